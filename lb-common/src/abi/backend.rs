@@ -1,0 +1,204 @@
+//! Backends and the ports (interfaces) through which they are reached.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Dense number of one (service, backend) pair: index of its entry and of its counters. 0 names nobody.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BackendId(u32);
+
+impl BackendId {
+    /// Nobody.
+    pub const NONE: Self = Self(0);
+    /// Ids are below this: a slot holds 28 bits.
+    pub const LIMIT: u32 = 1 << 28;
+
+    /// The id with this number; `None` if it is 0 or does not fit a slot.
+    pub const fn new(number: u32) -> Option<Self> {
+        if number == 0 || number >= Self::LIMIT { None } else { Some(Self(number)) }
+    }
+
+    /// The low 28 bits of a word.
+    #[inline(always)]
+    pub(super) const fn truncated(word: u64) -> Self {
+        Self(word as u32 & (Self::LIMIT - 1))
+    }
+
+    /// Its number, which is the index into the backend maps.
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// Where a backend's packets leave: MAC address and port, one word so that both change in one store.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct NextHop(pub u64);
+
+impl NextHop {
+    /// Not resolved: packets for the backend are dropped and counted.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// The next hop behind `port` (never 0) with this MAC address.
+    pub const fn new(mac: [u8; 6], port: u16) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        let [low, high] = port.to_le_bytes();
+        Self(u64::from_le_bytes([a, b, c, d, e, f, low, high]))
+    }
+
+    /// MAC address of the next hop.
+    #[inline(always)]
+    pub const fn mac(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// Number of the egress port, 0 if unknown.
+    #[inline(always)]
+    pub const fn port(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+}
+
+/// Whether a backend may receive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BackendState {
+    /// No such backend.
+    Absent,
+    /// Takes new flows.
+    Up,
+    /// Keeps the flows it has.
+    Draining,
+    /// Receives nothing: its flows move to the current owners of their slots.
+    Down,
+}
+
+impl BackendState {
+    /// As stored in [`BackendEntry::state`].
+    pub const fn to_raw(self) -> u8 {
+        match self {
+            Self::Absent => 0,
+            Self::Up => 1,
+            Self::Draining => 2,
+            Self::Down => 3,
+        }
+    }
+
+    /// From [`BackendEntry::state`]; unknown values receive nothing.
+    #[inline(always)]
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            0 => Self::Absent,
+            1 => Self::Up,
+            2 => Self::Draining,
+            _ => Self::Down,
+        }
+    }
+
+    /// Whether flows that are already there stay.
+    #[inline(always)]
+    pub const fn keeps_flows(self) -> bool {
+        matches!(self, Self::Up | Self::Draining)
+    }
+}
+
+/// How packets get to a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Method {
+    /// MAC rewrite.
+    L2,
+    /// IPv4 in IPv4 (RFC 2003).
+    Ipip,
+}
+
+impl Method {
+    /// As stored in [`BackendEntry::method`].
+    pub const fn to_raw(self) -> u8 {
+        match self {
+            Self::L2 => 1,
+            Self::Ipip => 2,
+        }
+    }
+
+    /// From [`BackendEntry::method`].
+    #[inline(always)]
+    pub const fn from_raw(raw: u8) -> Option<Self> {
+        match raw {
+            1 => Some(Self::L2),
+            2 => Some(Self::Ipip),
+            _ => None,
+        }
+    }
+}
+
+/// Value of [`BACKENDS`](super::names::BACKENDS): one cache line. Userspace replaces it word by word with atomic
+/// stores; anything that would have to change together across words takes a new id instead.
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C, align(8))]
+pub struct BackendEntry {
+    /// A [`NextHop`].
+    pub next_hop: u64,
+    /// Id of the service it belongs to.
+    pub service: u32,
+    /// A [`BackendState`].
+    pub state: u8,
+    /// A [`Method`].
+    pub method: u8,
+    /// Capability bits; none is defined yet.
+    pub capabilities: u16,
+    /// The backend's address: outer destination of tunnels, and its identity.
+    pub address: [u8; 16],
+    /// Outer source address; its low `source_bits` bits are zero here and come from the flow hash.
+    pub outer_source: [u8; 16],
+    /// How many low bits of the outer source come from the flow hash, 0–24.
+    pub source_bits: u8,
+    /// Outer TTL.
+    pub ttl: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// One's-complement sum (RFC 1071, not inverted) of the outer IPv4 header with TOS, length, checksum and the
+    /// hashed source bits zero.
+    pub checksum: u16,
+    /// UDP destination port of UDP encapsulations; zero.
+    pub encap_port: [u8; 2],
+    /// Zero; room for later encapsulations.
+    pub room: [u8; 8],
+}
+
+impl BackendEntry {
+    /// The entry as its aligned words, in memory order.
+    pub fn words(&self) -> [u64; 8] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// The entry made of these words.
+    pub fn from_words(words: [u64; 8]) -> Self {
+        zerocopy::transmute!(words)
+    }
+}
+
+/// Per-CPU value of [`BACKEND_COUNTERS`](super::names::BACKEND_COUNTERS).
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct BackendCounters {
+    /// Packets forwarded.
+    pub packets: u64,
+    /// Bytes forwarded: the IP packet as it came, without link header and encapsulation.
+    pub bytes: u64,
+    /// New flows: TCP SYNs, and UDP flows when they are recorded.
+    pub flows: u64,
+}
+
+/// Value of [`PORTS`](super::names::PORTS): an interface of the balancer. Port 0 is never used.
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C, align(8))]
+pub struct PortEntry {
+    /// Kernel's interface index; 0: unused.
+    pub ifindex: u32,
+    /// Largest IP packet that leaves there, in bytes.
+    pub mtu: u32,
+    /// MAC address of the interface.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: u16,
+}

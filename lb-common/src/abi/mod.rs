@@ -1,0 +1,42 @@
+//! The map ABI: every key and value that crosses between kernel and userspace, and the maps' names.
+//!
+//! All integers are in host order unless they are byte arrays; byte arrays are in network order. Any change of a size
+//! or an offset here needs a new [`ABI_VERSION`] (the `layout` test holds the golden figures).
+
+mod backend;
+mod control;
+mod flow;
+#[cfg(test)]
+mod layout;
+pub mod names;
+#[cfg(feature = "user")]
+mod pod;
+mod reason;
+mod service;
+mod slot;
+
+pub use backend::{BackendCounters, BackendEntry, BackendId, BackendState, Method, NextHop, PortEntry};
+pub use control::Control;
+pub use flow::{FlowEntry, FlowKey};
+pub use reason::{DecapReason, REASON_SLOTS, Reason, VerdictKind};
+pub use service::{Protocol, ServiceEntry, ServiceKey, VipEntry, VipKey};
+pub use slot::{Slot, SlotState};
+
+/// Version of this ABI: pinned maps of another version are never adopted.
+pub const ABI_VERSION: u32 = 1;
+
+/// An IPv4 address in the 16-byte form that keys use for both families: IPv4-mapped (RFC 4291 section 2.5.5.2).
+#[inline(always)]
+pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = v4;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// The IPv4 address in a mapped one, or `None` for an IPv6 address.
+#[inline(always)]
+pub const fn unmapped(address: [u8; 16]) -> Option<[u8; 4]> {
+    match address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+        _ => None,
+    }
+}

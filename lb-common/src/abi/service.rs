@@ -1,0 +1,123 @@
+//! Services and their addresses.
+
+use network_types::ip::IpProto;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::mapped;
+
+/// Transport protocols that services have.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => IpProto::Tcp as u8,
+            Self::Udp => IpProto::Udp as u8,
+        }
+    }
+
+    /// The protocol with this IP protocol number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        const TCP: u8 = IpProto::Tcp as u8;
+        const UDP: u8 = IpProto::Udp as u8;
+        match number {
+            TCP => Some(Self::Tcp),
+            UDP => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// `tcp` or `udp`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl core::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Key of [`SERVICES`](super::names::SERVICES).
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd)]
+#[repr(C)]
+pub struct ServiceKey {
+    /// Service address.
+    pub address: [u8; 16],
+    /// Destination port.
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+impl ServiceKey {
+    /// Key of the IPv4 service `address`:`port`.
+    #[inline(always)]
+    pub const fn v4(address: [u8; 4], protocol: Protocol, port: u16) -> Self {
+        Self { address: mapped(address), port: port.to_be_bytes(), protocol: protocol.number(), reserved: 0 }
+    }
+}
+
+/// Value of [`SERVICES`](super::names::SERVICES).
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct ServiceEntry {
+    /// Where its ring starts in the pool.
+    pub ring_start: u32,
+    /// Its ring's size in slots.
+    pub ring_size: u32,
+    /// Dense id, index of its drop counters.
+    pub id: u32,
+    /// None is defined yet.
+    pub flags: u32,
+    /// Zero; room for the idle times.
+    pub room: [u32; 4],
+}
+
+/// Key of [`VIPS`](super::names::VIPS).
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd)]
+#[repr(C)]
+pub struct VipKey {
+    /// Service address.
+    pub address: [u8; 16],
+}
+
+impl VipKey {
+    /// Key of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(address: [u8; 4]) -> Self {
+        Self { address: mapped(address) }
+    }
+}
+
+/// Value of [`VIPS`](super::names::VIPS).
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct VipEntry {
+    /// Bits below.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl VipEntry {
+    /// ARP requests for the address are answered.
+    pub const ANSWER_ARP: u32 = 1;
+    /// TCP and UDP packets that belong to no service are dropped.
+    pub const DROP_OTHER_PORTS: u32 = 2;
+}

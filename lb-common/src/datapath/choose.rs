@@ -1,0 +1,83 @@
+//! Which backend a packet's flow belongs to.
+
+use super::Tables;
+use super::parse::{Kind, Packet};
+use crate::abi::{BackendEntry, BackendId, BackendState, FlowEntry, ServiceEntry, Slot, SlotState};
+
+/// A recorded flow's time stamp is renewed at most this often, in nanoseconds.
+pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// A backend, chosen.
+pub(super) struct Choice {
+    pub(super) id: BackendId,
+    pub(super) entry: BackendEntry,
+    /// Whether the packet begins a flow, as far as anybody can tell.
+    pub(super) new_flow: bool,
+}
+
+/// Chooses by the slot alone where it is settled, which reads and writes no flow table; by the recorded flows where
+/// its owner has changed.
+#[inline(always)]
+pub(super) fn choose<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slot: Slot) -> Option<Choice> {
+    match slot.state() {
+        SlotState::Settled => current(tables, slot, packet.kind == Kind::Opening),
+        SlotState::Fresh | SlotState::Late => unsettled(tables, service, packet, slot),
+    }
+}
+
+#[inline(always)]
+fn current<T: Tables>(tables: &T, slot: Slot, new_flow: bool) -> Option<Choice> {
+    let id = slot.current();
+    let entry = tables.backend(id)?;
+    match BackendState::from_raw(entry.state) {
+        BackendState::Absent => None,
+        // The current owner is trusted: userspace takes its slots away before it marks it down.
+        BackendState::Up | BackendState::Draining | BackendState::Down => Some(Choice { id, entry, new_flow }),
+    }
+}
+
+/// In an unsettled slot a recorded flow stays where it is while its backend lives; an unknown one that begins now goes
+/// to the current owner, and an unknown one that may have begun earlier to the previous owner. Both are recorded.
+#[inline(always)]
+fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slot: Slot) -> Option<Choice> {
+    let key = packet.flow_key();
+    let now_ns = tables.now_ns();
+    let known = tables.flow(&key).filter(|flow| flow.service == service.id);
+    if let Some(flow) = known {
+        let recorded = BackendId::new(flow.backend).and_then(|id| alive(tables, id, false));
+        if let Some(choice) = recorded {
+            if now_ns.wrapping_sub(flow.last_seen_ns) >= TOUCH_INTERVAL_NS {
+                tables.touch_flow(&key, now_ns);
+            }
+            return Some(choice);
+        }
+    }
+    let choice = match packet.kind {
+        Kind::Opening => None,
+        Kind::Later => alive(tables, slot.previous(), false),
+        Kind::Unknown => alive(tables, slot.previous(), known.is_none()),
+    };
+    let choice = match choice {
+        Some(choice) => choice,
+        None => current(tables, slot, packet.kind != Kind::Later && known.is_none())?,
+    };
+    let entry = FlowEntry {
+        service: service.id,
+        backend: choice.id.get(),
+        last_seen_ns: now_ns,
+        ..FlowEntry::default()
+    };
+    if known.is_some() {
+        tables.correct_flow(&key, &entry);
+    } else {
+        tables.record_flow(&key, &entry);
+    }
+    Some(choice)
+}
+
+/// The backend, if it may receive packets of flows that are already there.
+#[inline(always)]
+fn alive<T: Tables>(tables: &T, id: BackendId, new_flow: bool) -> Option<Choice> {
+    let entry = tables.backend(id)?;
+    BackendState::from_raw(entry.state).keeps_flows().then_some(Choice { id, entry, new_flow })
+}

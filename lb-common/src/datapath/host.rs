@@ -1,0 +1,200 @@
+//! The engine's frame and tables in ordinary memory: for tests, and for running packets without a kernel.
+
+extern crate alloc;
+
+use alloc::{collections::BTreeMap, vec, vec::Vec};
+use core::cell::{Cell, RefCell};
+
+use super::{DecapTables, Frame, Tables};
+use crate::abi::*;
+use crate::wire::ethernet::Mac;
+
+/// Bytes that XDP drivers leave in front of a packet (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h), minus the
+/// 40-byte `xdp_frame` that the kernel keeps there (include/net/xdp.h).
+const HEADROOM: usize = 256 - 40;
+/// The shortest frame that `bpf_xdp_adjust_head` leaves (`ETH_HLEN`, net/core/filter.c).
+const SHORTEST: usize = 14;
+
+/// A frame in one buffer.
+#[derive(Clone, Debug)]
+pub struct HostFrame {
+    bytes: Vec<u8>,
+    headroom: usize,
+}
+
+impl HostFrame {
+    /// A frame with as much headroom as a driver leaves.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec(), headroom: HEADROOM }
+    }
+
+    /// Its bytes now.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Frame for HostFrame {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes.get(offset..)?.first_chunk::<N>().copied()
+    }
+
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        *self.bytes.get_mut(offset..)?.first_chunk_mut::<N>()? = bytes;
+        Some(())
+    }
+
+    fn holds(&self, len: usize) -> bool {
+        self.bytes.len() >= len
+    }
+
+    fn grow_front<const N: usize>(&mut self) -> Option<()> {
+        self.headroom = self.headroom.checked_sub(N)?;
+        self.bytes.splice(0..0, vec![0; N]);
+        Some(())
+    }
+
+    fn shrink_front<const N: usize>(&mut self) -> Option<()> {
+        if self.bytes.len() < N + SHORTEST {
+            return None;
+        }
+        self.headroom += N;
+        self.bytes.drain(0..N);
+        Some(())
+    }
+}
+
+/// The balancer's maps.
+#[derive(Clone, Debug, Default)]
+pub struct HostTables {
+    /// [`Tables::control`].
+    pub control: Control,
+    /// [`Tables::service`].
+    pub services: BTreeMap<ServiceKey, ServiceEntry>,
+    /// [`Tables::vip`].
+    pub vips: BTreeMap<VipKey, VipEntry>,
+    /// [`Tables::slot`].
+    pub rings: Vec<Slot>,
+    /// [`Tables::backend`].
+    pub backends: BTreeMap<u32, BackendEntry>,
+    /// [`Tables::port`].
+    pub ports: BTreeMap<u16, PortEntry>,
+    /// [`Tables::ingress`].
+    pub ingress: u16,
+    /// [`Tables::flow`], by the key's bytes.
+    pub flows: RefCell<BTreeMap<[u8; 40], FlowEntry>>,
+    /// [`Tables::now_ns`].
+    pub now_ns: Cell<u64>,
+    /// Packets by reason.
+    pub reasons: RefCell<BTreeMap<u32, u64>>,
+    /// Drops by service and reason.
+    pub drops: RefCell<BTreeMap<(u32, u32), u64>>,
+    /// Forwarded, by backend.
+    pub forwarded: RefCell<BTreeMap<u32, BackendCounters>>,
+}
+
+fn key_bytes(key: &FlowKey) -> [u8; 40] {
+    zerocopy::transmute!(*key)
+}
+
+impl Tables for HostTables {
+    fn control(&self) -> Option<Control> {
+        Some(self.control)
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
+        self.services.get(key).copied()
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<VipEntry> {
+        self.vips.get(key).copied()
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.rings.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: BackendId) -> Option<BackendEntry> {
+        self.backends.get(&id.get()).copied()
+    }
+
+    fn port(&self, number: u16) -> Option<PortEntry> {
+        self.ports.get(&number).copied()
+    }
+
+    fn ingress(&self) -> u16 {
+        self.ingress
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.flows.borrow().get(&key_bytes(key)).copied()
+    }
+
+    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
+        self.flows.borrow_mut().entry(key_bytes(key)).or_insert(*entry);
+    }
+
+    fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry) {
+        self.flows.borrow_mut().insert(key_bytes(key), *entry);
+    }
+
+    fn touch_flow(&self, key: &FlowKey, now_ns: u64) {
+        if let Some(entry) = self.flows.borrow_mut().get_mut(&key_bytes(key)) {
+            entry.last_seen_ns = now_ns;
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn count(&self, reason: Reason) {
+        *self.reasons.borrow_mut().entry(reason as u32).or_default() += 1;
+    }
+
+    fn count_drop(&self, service: u32, reason: Reason) {
+        *self.drops.borrow_mut().entry((service, reason as u32)).or_default() += 1;
+    }
+
+    fn count_forward(&self, backend: BackendId, bytes: u16, flows: u64) {
+        let mut forwarded = self.forwarded.borrow_mut();
+        let counters = forwarded.entry(backend.get()).or_default();
+        counters.packets += 1;
+        counters.bytes += u64::from(bytes);
+        counters.flows += flows;
+    }
+}
+
+/// The decapsulator's maps.
+#[derive(Clone, Debug, Default)]
+pub struct HostDecapTables {
+    /// [`DecapTables::own_mac`].
+    pub mac: Mac,
+    /// Accepted outer sources: address and prefix length in bits of the 16-byte form.
+    pub sources: Vec<([u8; 16], u32)>,
+    /// Accepted inner destinations.
+    pub vips: Vec<VipKey>,
+    /// Packets by reason.
+    pub reasons: RefCell<BTreeMap<u32, u64>>,
+}
+
+impl DecapTables for HostDecapTables {
+    fn own_mac(&self) -> Mac {
+        self.mac
+    }
+
+    fn source_allowed(&self, address: [u8; 16]) -> bool {
+        self.sources.iter().any(|(network, length)| {
+            let different = u128::from_be_bytes(*network) ^ u128::from_be_bytes(address);
+            different.leading_zeros() >= *length
+        })
+    }
+
+    fn destination_allowed(&self, key: &VipKey) -> bool {
+        self.vips.contains(key)
+    }
+
+    fn count(&self, reason: DecapReason) {
+        *self.reasons.borrow_mut().entry(reason as u32).or_default() += 1;
+    }
+}

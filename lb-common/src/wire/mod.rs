@@ -1,0 +1,6 @@
+//! Bytes ↔ meaning: a file per protocol, each a pair of parse and emit over fixed-size arrays. Nothing here decides.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod ipv4;

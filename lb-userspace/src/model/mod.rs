@@ -3,6 +3,8 @@
 //! Pure: no I/O, no kernel, no YAML. Made by `config`, read by `reconcile`; what the machine adds (next hops,
 //! ids, memory) is not known here.
 
+pub mod ring;
+
 use std::net::Ipv4Addr;
 
 pub use lb_common::abi::Protocol;

@@ -1,0 +1,147 @@
+//! The model as YAML: one spelling for each meaning, so that two outputs can be compared.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use crate::model::{
+    Advertise, AttachMode, Backend, Forwarding, Limits, Model, OtherPorts, Service, TunnelSource,
+};
+
+/// Renders the model. Every pool is written under `pools`, used ones only.
+pub(super) fn render(model: &Model, key_file: Option<&str>) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(&mut text, model, key_file);
+    text
+}
+
+fn write(f: &mut String, model: &Model, key_file: Option<&str>) -> fmt::Result {
+    writeln!(f, "version: 1")?;
+    section(f, "interfaces", &model.interfaces, |f, interface| {
+        let mode = match interface.mode {
+            AttachMode::Auto => "auto",
+            AttachMode::Native => "native",
+            AttachMode::Generic => "generic",
+        };
+        writeln!(f, "  - {{name: {}, mode: {mode}}}", text(&interface.name))
+    })?;
+    section(f, "vips", &model.vips, |f, vip| {
+        write!(f, "  - {{address: {}", vip.address)?;
+        match vip.advertise {
+            Some(Advertise::Arp) => write!(f, ", advertise: arp")?,
+            Some(Advertise::None) => write!(f, ", advertise: none")?,
+            None => {}
+        }
+        let other_ports = match vip.other_ports {
+            OtherPorts::Drop => "drop",
+            OtherPorts::Pass => "pass",
+        };
+        writeln!(f, ", other_ports: {other_ports}}}")
+    })?;
+    section(f, "services", &model.services, service)?;
+
+    let pools: BTreeMap<&str, &[Backend]> =
+        model.services.iter().map(|service| (service.pool.as_str(), &*service.backends)).collect();
+    let pools: Vec<(&str, &[Backend])> = pools.into_iter().collect();
+    section(f, "pools", &pools, |f, (name, backends)| pool(f, name, backends))?;
+
+    limits(f, &model.limits)?;
+    if let Some(key_file) = key_file {
+        writeln!(f, "cluster:\n  key_file: {}", text(key_file))?;
+    }
+    Ok(())
+}
+
+fn section<T>(
+    f: &mut String,
+    name: &str,
+    items: &[T],
+    item: impl Fn(&mut String, &T) -> fmt::Result,
+) -> fmt::Result {
+    if items.is_empty() {
+        return writeln!(f, "{name}: []");
+    }
+    writeln!(f, "{name}:")?;
+    items.iter().try_for_each(|entry| item(f, entry))
+}
+
+fn service(f: &mut String, service: &Service) -> fmt::Result {
+    writeln!(f, "  - name: {}", text(&service.name))?;
+    writeln!(f, "    address: {}", service.id.address)?;
+    writeln!(f, "    protocol: {}", service.id.protocol)?;
+    writeln!(f, "    port: {}", service.id.port)?;
+    writeln!(f, "    algorithm: maglev")?;
+    if let Some(ring_size) = service.ring_size {
+        writeln!(f, "    ring_size: {ring_size}")?;
+    }
+    writeln!(f, "    pool: {}", text(&service.pool))
+}
+
+fn pool(f: &mut String, name: &str, backends: &[Backend]) -> fmt::Result {
+    // What most likely was the pool's own; the others are written at their backends.
+    let common = backends.first().map_or(Forwarding::L2, |backend| backend.forwarding);
+    writeln!(f, "  - name: {}", text(name))?;
+    writeln!(f, "    forwarding: {}", forwarding(common))?;
+    writeln!(f, "    backends:")?;
+    backends.iter().try_for_each(|entry| backend(f, entry, common))
+}
+
+fn backend(f: &mut String, backend: &Backend, common: Forwarding) -> fmt::Result {
+    write!(f, "      - {{")?;
+    if let Some(name) = &backend.name {
+        write!(f, "name: {}, ", text(name))?;
+    }
+    write!(f, "address: {}, weight: {}", backend.address, backend.weight)?;
+    if backend.drain {
+        write!(f, ", drain: true")?;
+    }
+    if let Some([a, b, c, d, e, last]) = backend.mac {
+        write!(f, ", mac: \"{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{last:02x}\"")?;
+    }
+    if let Some(interface) = &backend.interface {
+        write!(f, ", interface: {}", text(interface))?;
+    }
+    if backend.forwarding != common {
+        write!(f, ", forwarding: {}", forwarding(backend.forwarding))?;
+    }
+    writeln!(f, "}}")
+}
+
+fn forwarding(forwarding: Forwarding) -> String {
+    match forwarding {
+        Forwarding::L2 => "l2".to_owned(),
+        Forwarding::Ipip { source: TunnelSource::Node } => "{type: ipip, source: auto}".to_owned(),
+        Forwarding::Ipip { source: TunnelSource::Prefix { network, length } } => {
+            format!("{{type: ipip, source: {network}/{length}}}")
+        }
+    }
+}
+
+fn limits(f: &mut String, limits: &Limits) -> fmt::Result {
+    let limits = [
+        ("ring_slots", limits.ring_slots),
+        ("services", limits.services),
+        ("backends", limits.backends),
+        ("flows", limits.flows),
+    ];
+    let set: Vec<String> =
+        limits.iter().filter_map(|(key, limit)| Some(format!("  {key}: {}\n", (*limit)?))).collect();
+    if set.is_empty() { Ok(()) } else { write!(f, "limits:\n{}", set.concat()) }
+}
+
+/// A string as a YAML scalar: bare where every YAML reader takes it for a string, else quoted.
+fn text(value: &str) -> String {
+    const TAKEN: [&str; 10] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "~"];
+    let bare = value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        && !TAKEN.contains(&value.to_ascii_lowercase().as_str());
+    if bare {
+        return value.to_owned();
+    }
+    let escape = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        ' '..='~' => c.to_string(),
+        c => format!("\\U{:08x}", u32::from(c)),
+    };
+    format!("\"{}\"", value.chars().map(escape).collect::<String>())
+}

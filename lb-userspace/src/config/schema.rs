@@ -1,0 +1,297 @@
+//! The sections and keys of a config, one value at a time. What values mean to each other is `check`'s.
+//!
+//! A field is `None` where it is absent or was refused (and reported): later checks look at what is there.
+
+use std::net::Ipv4Addr;
+
+use super::decode::{At, Fields, Shape, scalar, wrong_kind};
+use super::diagnostic::{Findings, Report, code};
+use super::node::{Kind, Node};
+use super::source::Span;
+use super::value::{self, ForwardingType};
+use crate::model::{Advertise, AttachMode, Forwarding, OtherPorts, Protocol, TunnelSource};
+
+static CONFIG: Shape = Shape {
+    what: "the config",
+    keys: &["version", "interfaces", "vips", "services", "pools", "limits", "cluster"],
+    later: &["include", "defaults"],
+};
+static INTERFACE: Shape =
+    Shape { what: "an interface", keys: &["name", "mode"], later: &["mtu", "queues", "rss", "vlan"] };
+static VIP: Shape = Shape { what: "a vip", keys: &["address", "advertise", "other_ports"], later: &["echo"] };
+static SERVICE: Shape = Shape {
+    what: "a service",
+    keys: &[
+        "name",
+        "address",
+        "protocol",
+        "port",
+        "algorithm",
+        "ring_size",
+        "pool",
+        "forwarding",
+        "backends",
+    ],
+    later: &["addresses", "protocols", "ports", "health_check", "gue", "gre", "nat"],
+};
+static POOL: Shape = Shape {
+    what: "a pool",
+    keys: &["name", "forwarding", "backends"],
+    later: &["algorithm", "health_check", "gue", "gre", "nat"],
+};
+static BACKEND: Shape = Shape {
+    what: "a backend",
+    keys: &["name", "address", "weight", "drain", "mac", "interface", "forwarding"],
+    later: &["backup", "vlan", "server_id", "health_check", "gue", "gre", "nat"],
+};
+static FORWARDING: Shape =
+    Shape { what: "`forwarding`", keys: &["type", "source"], later: &["port", "gue", "gre", "nat"] };
+static LIMITS: Shape =
+    Shape { what: "`limits`", keys: &["ring_slots", "services", "backends", "flows"], later: &[] };
+static CLUSTER: Shape = Shape { what: "`cluster`", keys: &["key_file"], later: &[] };
+
+/// A whole config, as written.
+#[derive(Debug, Default)]
+pub(super) struct Config {
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) vips: Vec<Vip>,
+    /// Where services are written, or should be.
+    pub(super) services_span: Option<Span>,
+    pub(super) services: Vec<Service>,
+    pub(super) pools: Vec<Pool>,
+    pub(super) limits: Limits,
+    pub(super) key_file: Option<At<String>>,
+}
+
+/// An entry of `interfaces`.
+#[derive(Debug)]
+pub(super) struct Interface {
+    pub(super) name: Option<At<String>>,
+    pub(super) mode: AttachMode,
+}
+
+/// An entry of `vips`.
+#[derive(Debug)]
+pub(super) struct Vip {
+    pub(super) address: Option<At<Ipv4Addr>>,
+    pub(super) advertise: Option<Advertise>,
+    pub(super) other_ports: OtherPorts,
+}
+
+/// An entry of `services`.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) name: Option<At<String>>,
+    pub(super) address: Option<At<Ipv4Addr>>,
+    pub(super) protocol: Option<At<Protocol>>,
+    pub(super) port: Option<At<u16>>,
+    pub(super) ring_size: Option<u32>,
+    pub(super) servers: Option<Servers>,
+}
+
+/// Where a service's backends are.
+#[derive(Debug)]
+pub(super) enum Servers {
+    /// In a pool of this name.
+    Pool(At<String>),
+    /// In the service itself; the pool has the service's name.
+    Own(Pool),
+}
+
+/// An entry of `pools`, or a service's own backends.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// What findings about the pool as a whole point to.
+    pub(super) span: Span,
+    pub(super) name: Option<At<String>>,
+    pub(super) forwarding: Option<Forwarding>,
+    /// `None`: not a list, or absent.
+    pub(super) backends: Option<Vec<Backend>>,
+}
+
+/// An entry of `backends`.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) name: Option<At<String>>,
+    pub(super) address: Option<At<Ipv4Addr>>,
+    pub(super) weight: u16,
+    pub(super) drain: bool,
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) interface: Option<String>,
+    pub(super) forwarding: Option<Forwarding>,
+}
+
+/// The section `limits`.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    pub(super) ring_slots: Option<At<u32>>,
+    pub(super) services: Option<At<u32>>,
+    pub(super) backends: Option<At<u32>>,
+    pub(super) flows: Option<At<u32>>,
+}
+
+/// Reads the document.
+pub(super) fn decode(root: &Node, out: &mut Findings<'_>) -> Config {
+    let Some(fields) = Fields::open(root, &CONFIG, out) else {
+        return Config::default();
+    };
+    fields.required("version", &value::VERSION, out);
+    let limits = fields.get("limits").map(|node| limits(node, out)).unwrap_or_default();
+    let cluster = fields.get("cluster").and_then(|node| Fields::open(node, &CLUSTER, out));
+    Config {
+        interfaces: each(&fields, "interfaces", &INTERFACE, out, interface).unwrap_or_default(),
+        vips: each(&fields, "vips", &VIP, out, vip).unwrap_or_default(),
+        services_span: fields.key_span("services"),
+        services: each(&fields, "services", &SERVICE, out, service).unwrap_or_default(),
+        pools: each(&fields, "pools", &POOL, out, pool).unwrap_or_default(),
+        limits,
+        key_file: cluster.and_then(|cluster| cluster.optional("key_file", &value::PATH, out)),
+    }
+}
+
+/// The entries of the list under `key` that are mappings.
+fn each<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    shape: &'static Shape,
+    out: &mut Findings<'_>,
+    read: fn(&Fields<'_>, &mut Findings<'_>) -> T,
+) -> Option<Vec<T>> {
+    let items = fields.list(key, out)?;
+    Some(items.iter().filter_map(|node| Some(read(&Fields::open(node, shape, out)?, out))).collect())
+}
+
+fn interface(fields: &Fields<'_>, out: &mut Findings<'_>) -> Interface {
+    Interface {
+        name: fields.required("name", &value::INTERFACE, out),
+        mode: plain(fields.optional("mode", &value::MODE, out)).unwrap_or_default(),
+    }
+}
+
+fn vip(fields: &Fields<'_>, out: &mut Findings<'_>) -> Vip {
+    Vip {
+        address: fields.required("address", &value::ADDRESS, out),
+        advertise: plain(fields.optional("advertise", &value::ADVERTISE, out)),
+        other_ports: plain(fields.optional("other_ports", &value::OTHER_PORTS, out)).unwrap_or_default(),
+    }
+}
+
+fn service(fields: &Fields<'_>, out: &mut Findings<'_>) -> Service {
+    let name = fields.required("name", &value::NAME, out);
+    fields.optional("algorithm", &value::ALGORITHM, out);
+    Service {
+        address: fields.required("address", &value::ADDRESS, out),
+        protocol: fields.required("protocol", &value::PROTOCOL, out),
+        port: fields.required("port", &value::PORT, out),
+        ring_size: plain(fields.optional("ring_size", &value::RING_SIZE, out)),
+        servers: servers(fields, name.clone(), out),
+        name,
+    }
+}
+
+fn servers(fields: &Fields<'_>, name: Option<At<String>>, out: &mut Findings<'_>) -> Option<Servers> {
+    let own = fields.key_span("backends").or(fields.key_span("forwarding"));
+    match (fields.key_span("pool"), own) {
+        (Some(_), None) => fields.optional("pool", &value::NAME, out).map(Servers::Pool),
+        (None, Some(_)) => Some(Servers::Own(members(fields, name, out))),
+        (Some(pool), Some(own)) => {
+            let message =
+                "a service has either a `pool` or `forwarding` and `backends` of its own".to_owned();
+            let report = Report::error(code::POOL_OR_BACKENDS, own, message);
+            out.push(report.also(pool, "the pool").help("remove one of them"));
+            members(fields, name, out);
+            fields.optional("pool", &value::NAME, out).map(Servers::Pool)
+        }
+        (None, None) => {
+            let message = "a service needs a `pool`, or `forwarding` and `backends` of its own".to_owned();
+            out.push(Report::error(code::POOL_OR_BACKENDS, fields.span, message));
+            None
+        }
+    }
+}
+
+fn pool(fields: &Fields<'_>, out: &mut Findings<'_>) -> Pool {
+    let name = fields.required("name", &value::NAME, out);
+    members(fields, name, out)
+}
+
+fn members(fields: &Fields<'_>, name: Option<At<String>>, out: &mut Findings<'_>) -> Pool {
+    let forwarding =
+        fields.require("forwarding", value::FORWARDING.expected, out).and_then(|node| forwarding(node, out));
+    fields.require("backends", "a list of mappings such as {address: 192.0.2.1}", out);
+    let backends = each(fields, "backends", &BACKEND, out, backend);
+    if fields.get("backends").is_some_and(is_empty_list) {
+        let span = fields.key_span("backends").unwrap_or(fields.span);
+        let report = Report::error(code::NO_BACKENDS, span, "there are no backends".to_owned());
+        out.push(report.help("one that takes no new flows is written with `drain: true`"));
+    }
+    Pool { span: name.as_ref().map_or(fields.span, |name| name.span), name, forwarding, backends }
+}
+
+fn is_empty_list(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Null => true,
+        Kind::Seq(items) => items.is_empty(),
+        Kind::Scalar(_) | Kind::Map(_) => false,
+    }
+}
+
+fn backend(fields: &Fields<'_>, out: &mut Findings<'_>) -> Backend {
+    Backend {
+        name: fields.optional("name", &value::NAME, out),
+        address: fields.required("address", &value::ADDRESS, out),
+        weight: plain(fields.optional("weight", &value::WEIGHT, out)).unwrap_or(1),
+        drain: plain(fields.optional("drain", &value::BOOL, out)).unwrap_or(false),
+        mac: plain(fields.optional("mac", &value::MAC, out)),
+        interface: plain(fields.optional("interface", &value::INTERFACE, out)),
+        forwarding: fields.get("forwarding").and_then(|node| forwarding(node, out)),
+    }
+}
+
+fn forwarding(node: &Node, out: &mut Findings<'_>) -> Option<Forwarding> {
+    let ipip = |source| Forwarding::Ipip { source };
+    match &node.kind {
+        Kind::Map(_) => {}
+        Kind::Scalar(_) => {
+            return Some(match scalar(node, "forwarding", &value::FORWARDING, out)?.value {
+                ForwardingType::L2 => Forwarding::L2,
+                ForwardingType::Ipip => ipip(TunnelSource::Node),
+            });
+        }
+        Kind::Null | Kind::Seq(_) => {
+            out.push(wrong_kind(node, "forwarding", value::FORWARDING.expected));
+            return None;
+        }
+    }
+    let fields = Fields::open(node, &FORWARDING, out)?;
+    let kind = fields.required("type", &value::FORWARDING_TYPE, out);
+    let source = fields.optional("source", &value::TUNNEL_SOURCE, out);
+    match kind?.value {
+        ForwardingType::Ipip => Some(ipip(plain(source).unwrap_or(TunnelSource::Node))),
+        ForwardingType::L2 => {
+            if let Some(span) = fields.key_span("source") {
+                let message = "`l2` has no tunnel, so no `source`".to_owned();
+                out.push(
+                    Report::error(code::BAD_VALUE, span, message).help("remove it, or use `type: ipip`"),
+                );
+            }
+            Some(Forwarding::L2)
+        }
+    }
+}
+
+fn limits(node: &Node, out: &mut Findings<'_>) -> Limits {
+    let Some(fields) = Fields::open(node, &LIMITS, out) else {
+        return Limits::default();
+    };
+    Limits {
+        ring_slots: fields.optional("ring_slots", &value::COUNT, out),
+        services: fields.optional("services", &value::COUNT, out),
+        backends: fields.optional("backends", &value::COUNT, out),
+        flows: fields.optional("flows", &value::COUNT, out),
+    }
+}
+
+fn plain<T>(value: Option<At<T>>) -> Option<T> {
+    value.map(|at| at.value)
+}

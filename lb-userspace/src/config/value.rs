@@ -1,0 +1,255 @@
+//! Scalars: how each kind of value is written, and which are allowed. Pure text in, value or fault out.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::source::is_unprintable;
+use crate::model::{Advertise, AttachMode, OtherPorts, Protocol, TunnelSource};
+
+/// A key file longer than this is not one.
+pub(super) const MAX_KEY_FILE_BYTES: u64 = 256;
+/// Names are labels of metrics and words of commands.
+const MAX_NAME_BYTES: usize = 63;
+/// `IFNAMSIZ` less the terminating zero.
+const MAX_INTERFACE_BYTES: usize = 15;
+const MAX_LIMIT: u64 = 16 << 20;
+
+/// A kind of scalar: what a person is told to write, and how it is read.
+pub(super) struct Reader<T> {
+    /// Completes "must be …".
+    pub(super) expected: &'static str,
+    pub(super) parse: fn(&str) -> Result<T, Fault>,
+}
+
+/// Why a text is not the value asked for.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    /// Not of this kind at all.
+    Type,
+    /// Of this kind, but not allowed.
+    Value,
+    /// None of the words; perhaps this one was meant.
+    Word(Option<&'static str>),
+    /// A word that a later version will know.
+    Later,
+    /// An address of a sort that no machine answers for.
+    Address(&'static str),
+    /// An IPv6 address.
+    Ipv6,
+    /// A ring size between primes; the next one.
+    NotPrime(u32),
+    /// A prefix with bits set behind its length; the prefix without them.
+    HostBits(Ipv4Addr, u8),
+}
+
+pub(super) const VERSION: Reader<()> = Reader { expected: "1", parse: |text| number(text, 1, 1).map(drop) };
+pub(super) const NAME: Reader<String> =
+    Reader { expected: "1 to 63 bytes without spaces, control characters or `/`", parse: name };
+pub(super) const INTERFACE: Reader<String> =
+    Reader { expected: "an interface's name: 1 to 15 bytes without spaces, `/` or `:`", parse: interface };
+pub(super) const PATH: Reader<String> = Reader { expected: "a path", parse: path };
+pub(super) const ADDRESS: Reader<Ipv4Addr> = Reader { expected: "a unicast IPv4 address", parse: address };
+pub(super) const PORT: Reader<u16> =
+    Reader { expected: "a number from 1 to 65535", parse: |text| small(text, 1) };
+pub(super) const WEIGHT: Reader<u16> =
+    Reader { expected: "a number from 0 to 65535", parse: |text| small(text, 0) };
+pub(super) const BOOL: Reader<bool> =
+    Reader { expected: "true or false", parse: |text| word(text, &[("true", true), ("false", false)], &[]) };
+pub(super) const MAC: Reader<[u8; 6]> =
+    Reader { expected: "a unicast MAC address such as 02:00:5e:10:00:01", parse: mac };
+pub(super) const RING_SIZE: Reader<u32> =
+    Reader { expected: "a prime number from 101 to 655373", parse: ring_size };
+pub(super) const COUNT: Reader<u32> =
+    Reader { expected: "a count from 1 to 16Mi, such as 5000, 10k or 64Ki", parse: count };
+pub(super) const TUNNEL_SOURCE: Reader<TunnelSource> = Reader {
+    expected: "auto or an IPv4 prefix of length 8 to 32, such as 10.0.0.0/24",
+    parse: tunnel_source,
+};
+
+pub(super) const PROTOCOL: Reader<Protocol> = Reader {
+    expected: "tcp or udp",
+    parse: |text| word(text, &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], &[]),
+};
+pub(super) const MODE: Reader<AttachMode> = Reader {
+    expected: "auto, native or generic",
+    parse: |text| {
+        use AttachMode::{Auto, Generic, Native};
+        word(text, &[("auto", Auto), ("native", Native), ("generic", Generic)], &[])
+    },
+};
+pub(super) const ADVERTISE: Reader<Advertise> = Reader {
+    expected: "arp or none",
+    parse: |text| word(text, &[("arp", Advertise::Arp), ("none", Advertise::None)], &["route"]),
+};
+pub(super) const OTHER_PORTS: Reader<OtherPorts> = Reader {
+    expected: "drop or pass",
+    parse: |text| word(text, &[("drop", OtherPorts::Drop), ("pass", OtherPorts::Pass)], &[]),
+};
+pub(super) const ALGORITHM: Reader<()> = Reader {
+    expected: "maglev",
+    parse: |text| {
+        let later =
+            ["source-hash", "round-robin", "least-connections", "least-response-time", "least-bandwidth"];
+        word(text, &[("maglev", ())], &later)
+    },
+};
+/// `forwarding` as a word.
+pub(super) const FORWARDING: Reader<ForwardingType> =
+    Reader { expected: "l2, ipip, or a mapping such as {type: ipip, source: auto}", parse: forwarding_type };
+/// `type` in a forwarding's mapping.
+pub(super) const FORWARDING_TYPE: Reader<ForwardingType> =
+    Reader { expected: "l2 or ipip", parse: forwarding_type };
+
+/// `forwarding` without its options.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ForwardingType {
+    L2,
+    Ipip,
+}
+
+/// The key in a key file: 16 raw bytes, or 32 hex digits.
+pub(super) fn key(bytes: &[u8]) -> Option<[u8; 16]> {
+    if let Ok(raw) = bytes.try_into() {
+        return Some(raw);
+    }
+    let digits = bytes.trim_ascii();
+    if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let number = u128::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    Some(number.to_be_bytes())
+}
+
+/// One of some words.
+fn word<T: Copy>(text: &str, words: &[(&'static str, T)], later: &[&str]) -> Result<T, Fault> {
+    if let Some((_, value)) = words.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    if later.contains(&text) {
+        return Err(Fault::Later);
+    }
+    Err(Fault::Word(super::near::nearest(text, words.iter().map(|(name, _)| *name))))
+}
+
+fn forwarding_type(text: &str) -> Result<ForwardingType, Fault> {
+    word(text, &[("l2", ForwardingType::L2), ("ipip", ForwardingType::Ipip)], &["gue", "gre", "nat"])
+}
+
+/// A decimal number. Leading zeros are refused: YAML 1.1 read them as octal.
+fn number(text: &str, min: u64, max: u64) -> Result<u64, Fault> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let padded = digits.len() > 1 && digits.starts_with('0');
+    if digits.is_empty() || padded || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Fault::Type);
+    }
+    text.parse().ok().filter(|number| (min..=max).contains(number)).ok_or(Fault::Value)
+}
+
+fn small(text: &str, min: u16) -> Result<u16, Fault> {
+    let number = number(text, min.into(), u16::MAX.into())?;
+    u16::try_from(number).map_err(|_| Fault::Value)
+}
+
+/// A count with an optional suffix: `k`, `M` are powers of 1000, `Ki`, `Mi` of 1024.
+fn count(text: &str) -> Result<u32, Fault> {
+    let (digits, unit) = [("Ki", 1 << 10), ("Mi", 1 << 20), ("k", 1_000), ("M", 1_000_000)]
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .unwrap_or((text, 1));
+    let count = number(digits, 1, MAX_LIMIT)?.saturating_mul(unit);
+    u32::try_from(count).ok().filter(|count| u64::from(*count) <= MAX_LIMIT).ok_or(Fault::Value)
+}
+
+fn ring_size(text: &str) -> Result<u32, Fault> {
+    let size = number(text, 101, 655_373)?;
+    let size = u32::try_from(size).map_err(|_| Fault::Value)?;
+    match (size..=655_373).find(|candidate| is_prime(*candidate)) {
+        Some(prime) if prime == size => Ok(size),
+        Some(prime) => Err(Fault::NotPrime(prime)),
+        None => Err(Fault::Value),
+    }
+}
+
+fn is_prime(number: u32) -> bool {
+    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
+}
+
+fn name(text: &str) -> Result<String, Fault> {
+    let refused = |c: char| c.is_whitespace() || is_unprintable(c) || c == '/';
+    if text.is_empty() || text.len() > MAX_NAME_BYTES || text.contains(refused) {
+        return Err(Fault::Value);
+    }
+    Ok(text.to_owned())
+}
+
+/// The kernel's `dev_valid_name`.
+fn interface(text: &str) -> Result<String, Fault> {
+    let refused = |c: char| c.is_whitespace() || is_unprintable(c) || c == '/' || c == ':';
+    let special = matches!(text, "" | "." | "..");
+    if special || text.len() > MAX_INTERFACE_BYTES || text.contains(refused) {
+        return Err(Fault::Value);
+    }
+    Ok(text.to_owned())
+}
+
+fn path(text: &str) -> Result<String, Fault> {
+    if text.is_empty() || text.contains('\0') { Err(Fault::Value) } else { Ok(text.to_owned()) }
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, Fault> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(Fault::Ipv6);
+    }
+    unicast(text.parse().map_err(|_| Fault::Type)?)
+}
+
+fn unicast(address: Ipv4Addr) -> Result<Ipv4Addr, Fault> {
+    let sort = match address {
+        a if a.is_unspecified() => "the unspecified address",
+        a if a.octets()[0] == 0 => "an address of \"this network\" (0.0.0.0/8)",
+        a if a.is_loopback() => "a loopback address",
+        a if a.is_multicast() => "a multicast address",
+        a if a.is_broadcast() => "the broadcast address",
+        a => return Ok(a),
+    };
+    Err(Fault::Address(sort))
+}
+
+fn tunnel_source(text: &str) -> Result<TunnelSource, Fault> {
+    if text == "auto" {
+        return Ok(TunnelSource::Node);
+    }
+    let (network, length) = text.split_once('/').ok_or(Fault::Type)?;
+    if network.parse::<Ipv6Addr>().is_ok() {
+        return Err(Fault::Ipv6);
+    }
+    let network: Ipv4Addr = network.parse().map_err(|_| Fault::Type)?;
+    let length = number(length, 8, 32)?;
+    let length = u8::try_from(length).map_err(|_| Fault::Value)?;
+    let host_mask = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+    let first = Ipv4Addr::from(network.to_bits() & !host_mask);
+    if first != network {
+        return Err(Fault::HostBits(first, length));
+    }
+    unicast(network)?;
+    if Ipv4Addr::from(network.to_bits() | host_mask).is_broadcast() {
+        return Err(Fault::Address("a prefix that ends in the broadcast address"));
+    }
+    Ok(TunnelSource::Prefix { network, length })
+}
+
+fn mac(text: &str) -> Result<[u8; 6], Fault> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2).ok_or(Fault::Type)?;
+        if !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(Fault::Type);
+        }
+        *byte = u8::from_str_radix(part, 16).map_err(|_| Fault::Type)?;
+    }
+    if parts.next().is_some() {
+        return Err(Fault::Type);
+    }
+    let group = mac[0] & 1 != 0;
+    if group || mac == [0; 6] { Err(Fault::Value) } else { Ok(mac) }
+}

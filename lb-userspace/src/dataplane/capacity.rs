@@ -1,0 +1,62 @@
+//! How large the maps are, and what memory they take.
+
+use lb_common::abi::{
+    BackendCounters, BackendEntry, FlowEntry, FlowKey, PortEntry, REASON_SLOTS, ServiceEntry, ServiceKey, VipEntry,
+    VipKey,
+};
+
+use crate::reconcile::Size;
+
+/// Interfaces that one data plane can use.
+pub const PORTS: u32 = 64;
+
+/// What the kernel adds to each element of a hash table: `struct htab_elem` (kernel/bpf/hashtab.c), and its bucket.
+const HASH_OVERHEAD: u64 = 48 + 16;
+
+/// Bytes per map.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Memory {
+    /// Name of each map and its bytes.
+    pub maps: Vec<(&'static str, u64)>,
+}
+
+impl Memory {
+    /// Sum of all maps in bytes.
+    pub fn total(&self) -> u64 {
+        self.maps.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Estimated memory of maps of this size on a machine with `cpus` possible CPUs.
+pub fn memory(size: &Size, cpus: u64) -> Memory {
+    use lb_common::abi::names::*;
+    let of = |bytes: usize| (bytes as u64).next_multiple_of(8);
+    let hash = |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
+    let backends = u64::from(size.backends) + 1;
+    let maps = vec![
+        (SERVICES, hash(size.services, size_of::<ServiceKey>(), size_of::<ServiceEntry>())),
+        (VIPS, hash(size.vips, size_of::<VipKey>(), size_of::<VipEntry>())),
+        (RINGS, u64::from(size.ring_slots) * 8),
+        (BACKENDS, backends * of(size_of::<BackendEntry>())),
+        (PORTS_NAME, u64::from(size.ports + 1) * (of(size_of::<PortEntry>()) + 8)),
+        (FLOWS, hash(size.flows, size_of::<FlowKey>(), size_of::<FlowEntry>())),
+        (BACKEND_COUNTERS, backends * of(size_of::<BackendCounters>()) * cpus),
+        (SERVICE_DROPS, u64::from(size.services) * u64::from(REASON_SLOTS) * 8 * cpus),
+        (REASONS, u64::from(REASON_SLOTS) * 8 * cpus),
+    ];
+    Memory { maps }
+}
+
+use lb_common::abi::names::PORTS as PORTS_NAME;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise of the documentation: 10 services with 100 backends each fit 32 MiB, also on 64 CPUs.
+    #[test]
+    fn ten_services_with_a_hundred_backends_fit_32_mib() {
+        let size = Size { services: 64, vips: 64, ring_slots: 1 << 20, backends: 4000, ports: PORTS, flows: 65_536 };
+        assert!(memory(&size, 64).total() <= 32 << 20, "{:?}", memory(&size, 64));
+    }
+}

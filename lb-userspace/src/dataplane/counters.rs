@@ -1,0 +1,61 @@
+//! Counters, summed over CPUs.
+
+use std::collections::BTreeMap;
+
+use aya::maps::PerCpuArray;
+use lb_common::abi::{BackendCounters, REASON_SLOTS, Reason, names::*};
+
+use super::Error;
+use super::maps::Maps;
+
+/// Drops of one service by reason.
+pub type ServiceDrops = BTreeMap<&'static str, u64>;
+
+/// A reading of all counters.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// By backend id.
+    pub backends: BTreeMap<u32, BackendCounters>,
+    /// By service id; only reasons that occurred.
+    pub drops: BTreeMap<u32, ServiceDrops>,
+    /// Packets of no service, by reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+impl Counters {
+    /// Reads what belongs to these backends and services, and everything that belongs to none.
+    pub(super) fn read(maps: &Maps, backends: &[u32], services: &[u32]) -> Result<Self, Error> {
+        let mut counters = Self::default();
+        for id in backends {
+            let values = maps.backend_counters.get(id, 0).map_err(Error::map(BACKEND_COUNTERS))?;
+            let sum = values.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
+                packets: sum.packets + cpu.packets,
+                bytes: sum.bytes + cpu.bytes,
+                flows: sum.flows + cpu.flows,
+            });
+            counters.backends.insert(*id, sum);
+        }
+        for id in services {
+            let mut drops = ServiceDrops::new();
+            for reason in Reason::ALL {
+                let count = sum(&maps.service_drops, SERVICE_DROPS, id * REASON_SLOTS + *reason as u32)?;
+                if count > 0 {
+                    drops.insert(reason.name(), count);
+                }
+            }
+            counters.drops.insert(*id, drops);
+        }
+        for reason in Reason::ALL {
+            counters.reasons.insert(reason.name(), sum(&maps.reasons, REASONS, *reason as u32)?);
+        }
+        Ok(counters)
+    }
+}
+
+pub(super) fn sum<T: std::borrow::Borrow<aya::maps::MapData>>(
+    map: &PerCpuArray<T, u64>,
+    name: &'static str,
+    index: u32,
+) -> Result<u64, Error> {
+    Ok(map.get(&index, 0).map_err(Error::map(name))?.iter().sum())
+}

@@ -1,0 +1,209 @@
+//! The data plane in the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{MapError, PerCpuValues};
+use aya::util::nr_cpus;
+use lb_common::abi::{names::*, *};
+
+use super::maps::{BACKEND_WORDS, Maps};
+use super::{Counters, DataPlane, Error, Pins, attach, object};
+use crate::reconcile::{Observed, Size, Step};
+
+/// Pinned maps, open for reading and writing.
+pub struct KernelPlane {
+    pins: Pins,
+    maps: Maps,
+}
+
+impl KernelPlane {
+    /// Adopts the pinned data plane; an error if there is none, or one that does not fit.
+    pub fn open(pins: &Pins) -> Result<Self, Error> {
+        match Maps::open(pins)? {
+            Some(maps) => Ok(Self { pins: pins.clone(), maps }),
+            None => Err(Error::NotLoaded { path: pins.directory() }),
+        }
+    }
+
+    /// Adopts the pinned data plane, or creates one of this size. Nothing stays pinned if that fails.
+    pub fn open_or_create(pins: &Pins, size: &Size) -> Result<Self, Error> {
+        if let Some(maps) = Maps::open(pins)? {
+            return Ok(Self { pins: pins.clone(), maps });
+        }
+        let created = object::balancer(pins, size, 0).and_then(|_object| Self::open(pins));
+        if created.is_err() {
+            // The error that matters is the first one.
+            let _second = pins.remove_all();
+        }
+        created
+    }
+
+    /// Capacities of its maps.
+    pub fn size(&self) -> Size {
+        self.maps.size
+    }
+
+    /// Reads all counters of what exists.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let observed = self.snapshot(Depth::Shallow)?;
+        let backends: Vec<u32> = observed.backends.keys().copied().collect();
+        let services: Vec<u32> = observed.services.values().map(|service| service.id).collect();
+        Counters::read(&self.maps, &backends, &services)
+    }
+
+    /// A snapshot without slots and flows: what status commands need.
+    pub fn glance(&self) -> Result<Observed, Error> {
+        self.snapshot(Depth::Shallow)
+    }
+
+    /// Number of recorded flows.
+    pub fn flow_count(&self) -> usize {
+        self.maps.flows.keys().count()
+    }
+
+    fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {
+        let maps = &self.maps;
+        let services: BTreeMap<_, _> = pairs(maps.services.iter(), SERVICES)?;
+        let backends: BTreeMap<u32, BackendEntry> = (1..=maps.size.backends)
+            .map(|id| (id, maps.backend(id)))
+            .filter(|(_, entry)| BackendState::from_raw(entry.state) != BackendState::Absent)
+            .collect();
+        let mut ports = BTreeMap::new();
+        for number in 1..=maps.size.ports {
+            let entry = maps.ports.get(&number, 0).map_err(Error::map(PORTS))?;
+            if entry.ifindex != 0 {
+                ports.insert(number as u16, entry);
+            }
+        }
+        let attached: BTreeSet<u16> = {
+            let links = self.pins.links();
+            ports.iter().filter(|(_, port)| links.contains(&port.ifindex)).map(|(number, _)| *number).collect()
+        };
+        let mut observed = Observed {
+            size: maps.size,
+            control: maps.control.get(&0, 0).map_err(Error::map(CONTROL))?,
+            vips: pairs(maps.vips.iter(), VIPS)?,
+            rings: BTreeMap::new(),
+            services,
+            backends,
+            ports,
+            attached,
+            flow_backends: BTreeSet::new(),
+        };
+        if let Depth::Full = depth {
+            self.deepen(&mut observed);
+        }
+        Ok(observed)
+    }
+
+    /// Adds slots, and the flows' backends where an id waits to be freed.
+    fn deepen(&self, observed: &mut Observed) {
+        for (key, service) in &observed.services {
+            let slots = service.ring_start..service.ring_start + service.ring_size;
+            let slots = slots.map(|index| Slot(self.maps.rings.load(index as usize))).collect();
+            observed.rings.insert(*key, slots);
+        }
+        if observed.backends.values().any(|b| BackendState::from_raw(b.state) == BackendState::Down) {
+            // A flow that is evicted while we walk ends the iteration of its key only; ids it named are then freed a
+            // sweep later.
+            let flows = self.maps.flows.iter().filter_map(Result::ok);
+            observed.flow_backends = flows.map(|(_, flow)| flow.backend).collect();
+        }
+    }
+
+    fn store_backend(&mut self, id: BackendId, entry: &BackendEntry) {
+        let start = id.get() as usize * BACKEND_WORDS;
+        // The first words (next hop; service and state) go last: an entry comes to life when all of it is there.
+        for (word, value) in entry.words().into_iter().enumerate().rev() {
+            if self.maps.backends.load(start + word) != value {
+                self.maps.backends.store(start + word, value);
+            }
+        }
+    }
+
+    fn set_state(&mut self, id: BackendId, state: BackendState) {
+        let entry = BackendEntry { state: state.to_raw(), ..self.maps.backend(id.get()) };
+        self.store_backend(id, &entry);
+    }
+
+    fn clear_counters(&mut self, id: BackendId) -> Result<(), Error> {
+        let zero = zeros::<BackendCounters>()?;
+        self.maps.backend_counters.set(id.get(), zero, 0).map_err(Error::map(BACKEND_COUNTERS))
+    }
+
+    fn put_service(&mut self, key: &ServiceKey, entry: &ServiceEntry) -> Result<(), Error> {
+        for reason in Reason::ALL {
+            let index = entry.id * REASON_SLOTS + *reason as u32;
+            self.maps.service_drops.set(index, zeros::<u64>()?, 0).map_err(Error::map(SERVICE_DROPS))?;
+        }
+        self.maps.services.insert(key, entry, 0).map_err(Error::map(SERVICES))
+    }
+
+    fn put_port(&mut self, number: u16, entry: &PortEntry) -> Result<(), Error> {
+        self.maps.egress.set(number.into(), entry.ifindex, None, 0).map_err(|source| Error::Egress { source })?;
+        self.maps.ports.set(number.into(), entry, 0).map_err(Error::map(PORTS))
+    }
+
+    fn delete_port(&mut self, number: u16) -> Result<(), Error> {
+        self.maps.ports.set(number.into(), PortEntry::default(), 0).map_err(Error::map(PORTS))
+    }
+}
+
+enum Depth {
+    Shallow,
+    Full,
+}
+
+fn pairs<K: Ord, V>(
+    iter: impl Iterator<Item = Result<(K, V), MapError>>,
+    name: &'static str,
+) -> Result<BTreeMap<K, V>, Error> {
+    iter.collect::<Result<_, _>>().map_err(Error::map(name))
+}
+
+fn zeros<T: aya::Pod + Default>() -> Result<PerCpuValues<T>, Error> {
+    let file = |source| Error::File { action: "reading", path: "/sys/devices/system/cpu/possible".into(), source };
+    let cpus = nr_cpus().map_err(|(_, source)| file(source))?;
+    PerCpuValues::try_from(vec![T::default(); cpus]).map_err(file)
+}
+
+impl DataPlane for KernelPlane {
+    fn observe(&self) -> Result<Observed, Error> {
+        self.snapshot(Depth::Full)
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::PutPort(number, entry) => self.put_port(*number, entry)?,
+            Step::DeletePort(number) => self.delete_port(*number)?,
+            Step::PutBackend { id, entry, fresh } => {
+                if *fresh {
+                    self.clear_counters(*id)?;
+                }
+                self.store_backend(*id, entry);
+            }
+            Step::RetireBackend(id) => self.set_state(*id, BackendState::Down),
+            Step::ForgetBackend(id) => self.store_backend(*id, &BackendEntry::default()),
+            Step::WriteSlots { start, words } => {
+                for (index, slot) in (*start as usize..).zip(words) {
+                    if let Some(slot) = slot {
+                        self.maps.rings.store(index, slot.0);
+                    }
+                }
+            }
+            Step::PutControl(control) => self.maps.control.set(0, control, 0).map_err(Error::map(CONTROL))?,
+            Step::PutService(key, entry) => self.put_service(key, entry)?,
+            Step::DeleteService(key) => self.maps.services.remove(key).map_err(Error::map(SERVICES))?,
+            Step::PutVip(key, entry) => self.maps.vips.insert(key, entry, 0).map_err(Error::map(VIPS))?,
+            Step::DeleteVip(key) => self.maps.vips.remove(key).map_err(Error::map(VIPS))?,
+        }
+        Ok(())
+    }
+}
+
+impl KernelPlane {
+    /// Attaches (or replaces) the program on an interface that already has a port; see [`attach::attach`].
+    pub fn attach(&self, interface: &attach::Target, mode: attach::Mode) -> Result<attach::Attachment, Error> {
+        attach::attach(&self.pins, &self.maps.size, interface, mode)
+    }
+}

@@ -1,0 +1,129 @@
+//! The pinned maps, checked before they are trusted.
+
+use aya::maps::{Array, HashMap, MapData, MapType, PerCpuArray, xdp::DevMap};
+use lb_common::abi::{names::*, *};
+
+use super::mmap::Words;
+use super::{Error, Pins};
+use crate::reconcile::Size;
+
+/// Every map of the balancer, open.
+pub(super) struct Maps {
+    pub(super) control: Array<MapData, Control>,
+    pub(super) services: HashMap<MapData, ServiceKey, ServiceEntry>,
+    pub(super) vips: HashMap<MapData, VipKey, VipEntry>,
+    pub(super) rings: Words,
+    pub(super) backends: Words,
+    pub(super) ports: Array<MapData, PortEntry>,
+    pub(super) egress: DevMap<MapData>,
+    pub(super) flows: HashMap<MapData, FlowKey, FlowEntry>,
+    pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
+    pub(super) service_drops: PerCpuArray<MapData, u64>,
+    pub(super) reasons: PerCpuArray<MapData, u64>,
+    pub(super) size: Size,
+}
+
+/// Words of a backend's entry.
+pub(super) const BACKEND_WORDS: usize = size_of::<BackendEntry>() / 8;
+
+/// Type, key size and value size of a map; its capacity comes from whoever created it.
+struct Shape(MapType, usize, usize);
+
+fn shape(name: &str) -> Shape {
+    let index = size_of::<u32>();
+    match name {
+        SERVICES => Shape(MapType::Hash, size_of::<ServiceKey>(), size_of::<ServiceEntry>()),
+        VIPS => Shape(MapType::Hash, size_of::<VipKey>(), size_of::<VipEntry>()),
+        RINGS => Shape(MapType::Array, index, size_of::<Slot>()),
+        BACKENDS => Shape(MapType::Array, index, size_of::<BackendEntry>()),
+        PORTS => Shape(MapType::Array, index, size_of::<PortEntry>()),
+        EGRESS => Shape(MapType::DevMap, index, 8),
+        FLOWS => Shape(MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>()),
+        BACKEND_COUNTERS => Shape(MapType::PerCpuArray, index, size_of::<BackendCounters>()),
+        SERVICE_DROPS | REASONS => Shape(MapType::PerCpuArray, index, size_of::<u64>()),
+        _ => Shape(MapType::Array, index, size_of::<Control>()),
+    }
+}
+
+/// Opens a pin and checks that it is what its name says: neither the kernel nor aya does.
+fn open(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
+    let map = MapData::from_pin(pins.map(name)).map_err(Error::map(name))?;
+    let info = map.info().map_err(Error::map(name))?;
+    let Shape(kind, key, value) = shape(name);
+    let found = info.map_type().map_err(Error::map(name))?;
+    let misfit = |difference: String| Error::Misfit { map: name.to_owned(), difference };
+    if found != kind {
+        return Err(misfit(format!("it is of type {found:?}, not {kind:?}")));
+    }
+    for (what, found, wanted) in [("keys", info.key_size(), key), ("values", info.value_size(), value)] {
+        if found as usize != wanted {
+            return Err(misfit(format!("its {what} have {found} bytes, not {wanted}")));
+        }
+    }
+    Ok(map)
+}
+
+fn entries(map: &MapData, name: &'static str) -> Result<u32, Error> {
+    Ok(map.info().map_err(Error::map(name))?.max_entries())
+}
+
+impl Maps {
+    /// Opens all pins. `None` where there is no data plane; an error where there is one that does not fit.
+    pub(super) fn open(pins: &Pins) -> Result<Option<Self>, Error> {
+        if !pins.map(CONTROL).exists() {
+            return Ok(None);
+        }
+        let control = Array::try_from(aya::maps::Map::Array(open(pins, CONTROL)?)).map_err(Error::map(CONTROL))?;
+        let version = Array::<_, Control>::get(&control, &0, 0).map_err(Error::map(CONTROL))?.abi_version;
+        // Zero: created, and its maker died before it wrote anything.
+        if version != ABI_VERSION && version != 0 {
+            let difference = format!("ABI version {version}, not {ABI_VERSION}");
+            return Err(Error::Misfit { map: CONTROL.to_owned(), difference });
+        }
+        Self::assemble(pins, control).map(Some)
+    }
+
+    fn assemble(pins: &Pins, control: Array<MapData, Control>) -> Result<Self, Error> {
+        use aya::maps::Map;
+        let mut all: std::collections::BTreeMap<&'static str, MapData> = Default::default();
+        for name in BALANCER_MAPS {
+            all.insert(name, open(pins, name)?);
+        }
+        let mut take = |name: &'static str| all.remove(name).ok_or(Error::Missing(name));
+        let (services, vips, rings, backends) = (take(SERVICES)?, take(VIPS)?, take(RINGS)?, take(BACKENDS)?);
+        let (ports, flows) = (take(PORTS)?, take(FLOWS)?);
+        let size = Size {
+            services: entries(&services, SERVICES)?,
+            vips: entries(&vips, VIPS)?,
+            ring_slots: entries(&rings, RINGS)?,
+            backends: entries(&backends, BACKENDS)?.saturating_sub(1),
+            ports: entries(&ports, PORTS)?.saturating_sub(1),
+            flows: entries(&flows, FLOWS)?,
+        };
+        let words = |name: &'static str, map: MapData, count: usize| {
+            Words::map(map.fd(), count).map_err(|source| Error::File { action: "mapping", path: pins.map(name), source })
+        };
+        Ok(Self {
+            control,
+            services: HashMap::try_from(Map::HashMap(services)).map_err(Error::map(SERVICES))?,
+            vips: HashMap::try_from(Map::HashMap(vips)).map_err(Error::map(VIPS))?,
+            rings: words(RINGS, rings, size.ring_slots as usize)?,
+            backends: words(BACKENDS, backends, (size.backends as usize + 1) * BACKEND_WORDS)?,
+            ports: Array::try_from(Map::Array(ports)).map_err(Error::map(PORTS))?,
+            egress: DevMap::try_from(Map::DevMap(take(EGRESS)?)).map_err(Error::map(EGRESS))?,
+            flows: HashMap::try_from(Map::LruHashMap(flows)).map_err(Error::map(FLOWS))?,
+            backend_counters: PerCpuArray::try_from(Map::PerCpuArray(take(BACKEND_COUNTERS)?))
+                .map_err(Error::map(BACKEND_COUNTERS))?,
+            service_drops: PerCpuArray::try_from(Map::PerCpuArray(take(SERVICE_DROPS)?))
+                .map_err(Error::map(SERVICE_DROPS))?,
+            reasons: PerCpuArray::try_from(Map::PerCpuArray(take(REASONS)?)).map_err(Error::map(REASONS))?,
+            size,
+        })
+    }
+
+    /// A backend's entry; all zero if the id is out of range.
+    pub(super) fn backend(&self, id: u32) -> BackendEntry {
+        let start = id as usize * BACKEND_WORDS;
+        BackendEntry::from_words(std::array::from_fn(|word| self.backends.load(start + word)))
+    }
+}

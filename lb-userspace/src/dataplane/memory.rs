@@ -1,0 +1,68 @@
+//! A data plane in ordinary memory, for tests of whatever plans steps.
+
+use lb_common::abi::{BackendState, Slot};
+
+use super::{DataPlane, Error};
+use crate::reconcile::{Observed, Size, Step};
+
+/// Holds what the steps so far have made.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryPlane {
+    /// The state now. Rings are kept by service; `pool` has them all.
+    state: Observed,
+    pool: Vec<Slot>,
+}
+
+impl MemoryPlane {
+    /// An empty one of this size.
+    pub fn new(size: Size) -> Self {
+        Self { state: Observed { size, ..Observed::default() }, pool: vec![Slot::default(); size.ring_slots as usize] }
+    }
+
+    /// Pretends that a recorded flow names this backend.
+    pub fn record_flow(&mut self, backend: u32) {
+        self.state.flow_backends.insert(backend);
+    }
+
+    /// Forgets all recorded flows.
+    pub fn clear_flows(&mut self) {
+        self.state.flow_backends.clear();
+    }
+}
+
+impl DataPlane for MemoryPlane {
+    fn observe(&self) -> Result<Observed, Error> {
+        let mut state = self.state.clone();
+        for (key, service) in &state.services {
+            let range = service.ring_start as usize..(service.ring_start + service.ring_size) as usize;
+            state.rings.insert(*key, self.pool.get(range).unwrap_or_default().to_vec());
+        }
+        Ok(state)
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<(), Error> {
+        let state = &mut self.state;
+        match step {
+            Step::PutPort(number, entry) => drop(state.ports.insert(*number, *entry)),
+            Step::DeletePort(number) => drop(state.ports.remove(number)),
+            Step::PutBackend { id, entry, .. } => drop(state.backends.insert(id.get(), *entry)),
+            Step::RetireBackend(id) => {
+                if let Some(entry) = state.backends.get_mut(&id.get()) {
+                    entry.state = BackendState::Down.to_raw();
+                }
+            }
+            Step::ForgetBackend(id) => drop(state.backends.remove(&id.get())),
+            Step::WriteSlots { start, words } => {
+                for (slot, word) in self.pool.iter_mut().skip(*start as usize).zip(words) {
+                    *slot = word.unwrap_or(*slot);
+                }
+            }
+            Step::PutControl(control) => state.control = *control,
+            Step::PutService(key, entry) => drop(state.services.insert(*key, *entry)),
+            Step::DeleteService(key) => drop(state.services.remove(key)),
+            Step::PutVip(key, entry) => drop(state.vips.insert(*key, *entry)),
+            Step::DeleteVip(key) => drop(state.vips.remove(key)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! The data plane as the rest of the daemon sees it: something that can be observed and told single steps.
+//!
+//! The only module that knows aya. It decides nothing: `reconcile` does.
+
+mod attach;
+mod bpffs;
+mod capacity;
+mod counters;
+mod decap;
+mod error;
+mod kernel;
+mod maps;
+mod memory;
+mod mmap;
+mod object;
+mod refusal;
+
+pub use attach::{Attachment, Mode, Target, attached, detach};
+pub use bpffs::{Lock, Pins};
+pub use capacity::{Memory, PORTS as PORT_CAPACITY, memory};
+pub use counters::{Counters, ServiceDrops};
+pub use decap::{Decap, DecapCounters, DecapReader};
+pub use error::Error;
+pub use kernel::KernelPlane;
+pub use memory::MemoryPlane;
+pub use object::{ProgramUse, TestProgram, verify};
+pub use refusal::{Facts, Refusal};
+
+use crate::reconcile::{Observed, Plan, Step};
+
+/// A data plane.
+pub trait DataPlane {
+    /// A snapshot of all maps that steps write.
+    fn observe(&self) -> Result<Observed, Error>;
+    /// Executes one step.
+    fn execute(&mut self, step: &Step) -> Result<(), Error>;
+
+    /// Executes a plan in order, up to the first failure.
+    fn run(&mut self, plan: &Plan) -> Result<(), Error> {
+        plan.steps.iter().try_for_each(|step| self.execute(step))
+    }
+}

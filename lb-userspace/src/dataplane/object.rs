@@ -1,0 +1,117 @@
+//! The embedded BPF objects.
+
+use std::path::PathBuf;
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use lb_common::abi::names::*;
+
+use super::{Error, Pins};
+use crate::reconcile::Size;
+
+static BALANCER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));
+pub(super) static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap"));
+
+/// Loads the balancer's object for the interface with number `port`, on pinned maps: those that exist are used as they
+/// are, those that do not are created with these sizes.
+pub(super) fn balancer(pins: &Pins, size: &Size, port: u16) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    let paths: Vec<(&str, PathBuf)> = BALANCER_MAPS.iter().map(|name| (*name, pins.map(name))).collect();
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    for (name, entries) in max_entries(size) {
+        loader.map_max_entries(name, entries);
+    }
+    loader.override_global(INGRESS_PORT, &port, true);
+    loader.load(BALANCER).map_err(Error::load)
+}
+
+fn max_entries(size: &Size) -> [(&'static str, u32); 9] {
+    use lb_common::abi::REASON_SLOTS;
+    [
+        (SERVICES, size.services),
+        (VIPS, size.vips),
+        (RINGS, size.ring_slots),
+        (BACKENDS, size.backends + 1),
+        (PORTS, size.ports + 1),
+        (EGRESS, size.ports + 1),
+        (FLOWS, size.flows),
+        (BACKEND_COUNTERS, size.backends + 1),
+        (SERVICE_DROPS, size.services * REASON_SLOTS),
+    ]
+}
+
+/// The XDP program `name` of an object, loaded.
+pub(super) fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = object.program_mut(name).ok_or(Error::Missing(name))?;
+    let refused = |source| Error::Program { program: name, source };
+    let program: &mut Xdp = program.try_into().map_err(refused)?;
+    program.load().map_err(refused)?;
+    Ok(program)
+}
+
+/// What the verifier says of a program.
+#[derive(Clone, Debug)]
+pub struct ProgramUse {
+    /// The program's name.
+    pub program: &'static str,
+    /// Instructions the verifier walked through; its limit is a million.
+    pub verified_instructions: u32,
+    /// Bytes of BPF stack; the limit is 512.
+    pub stack_bytes: Option<u32>,
+    /// Bytes of machine code.
+    pub jitted_bytes: u32,
+}
+
+/// Loads every program without attaching any, on maps of minimal size that vanish again.
+pub fn verify() -> Result<Vec<ProgramUse>, Error> {
+    let objects = [(BALANCER, BALANCER_PROGRAM), (DECAP, DECAP_PROGRAM)];
+    objects.into_iter().map(|(object, name)| verify_one(object, name)).collect()
+}
+
+fn verify_one(object: &'static [u8], name: &'static str) -> Result<ProgramUse, Error> {
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    let mut object = loader.load(object).map_err(Error::load)?;
+    let program = program(&mut object, name)?;
+    let info = program.info().map_err(|source| Error::Program { program: name, source })?;
+    Ok(ProgramUse {
+        program: name,
+        verified_instructions: info.verified_instruction_count().unwrap_or_default(),
+        stack_bytes: None,
+        jitted_bytes: info.size_jitted(),
+    })
+}
+
+/// A loaded program to run packets through, without an interface (`BPF_PROG_TEST_RUN`).
+pub struct TestProgram {
+    object: Ebpf,
+    name: &'static str,
+}
+
+impl TestProgram {
+    /// The balancer as it would run on the interface with number `port` of a pinned data plane.
+    pub fn balancer(pins: &Pins, size: &Size, port: u16) -> Result<Self, Error> {
+        let mut object = balancer(pins, size, port)?;
+        program(&mut object, BALANCER_PROGRAM)?;
+        Ok(Self { object, name: BALANCER_PROGRAM })
+    }
+
+    pub(super) fn new(object: Ebpf, name: &'static str) -> Self {
+        Self { object, name }
+    }
+
+    /// Runs one frame (at least 14 bytes) through the program: the XDP action and the frame afterwards.
+    pub fn run(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), Error> {
+        let name = self.name;
+        let refused = |source| Error::Program { program: name, source };
+        let program = self.object.program_mut(name).ok_or(Error::Missing(name))?;
+        let program: &mut Xdp = program.try_into().map_err(refused)?;
+        let mut output = vec![0; frame.len() + 256];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..Default::default() };
+        let result = program.test_run(options).map_err(refused)?;
+        output.truncate(result.data_size_out as usize);
+        Ok((result.return_value, output))
+    }
+}

@@ -1,0 +1,69 @@
+//! Questions to the kernel over a netlink socket of its own. Must not keep anything between questions.
+
+use std::net::Ipv4Addr;
+use std::pin::pin;
+
+use futures_util::{Stream, TryStreamExt};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::LinkExtentMask;
+use rtnetlink::Handle;
+use tokio::task::JoinSet;
+
+use super::error::{Error, RouteError};
+use super::links::Snapshot;
+use super::neighbours::{Neighbour, Neighbours};
+use super::route::{self, Route};
+
+/// A netlink socket in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Netlink {
+    handle: Handle,
+    _connection: JoinSet<()>,
+}
+
+impl Netlink {
+    /// Opens it; must be called inside a tokio runtime.
+    pub fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection);
+        Ok(Self { handle, _connection: tasks })
+    }
+
+    /// All interfaces with their IPv4 addresses.
+    pub async fn links(&self) -> Result<Snapshot, Error> {
+        let mask = vec![LinkExtentMask::SkipStats];
+        let links = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, mask).execute();
+        let links = list("interfaces", links).await?;
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let addresses = list("addresses", request.execute()).await?;
+        Ok(Snapshot::new(&links, &addresses))
+    }
+
+    /// All IPv4 neighbour entries.
+    pub async fn neighbours(&self) -> Result<Neighbours, Error> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
+        let messages = list("neighbours", request.execute()).await?;
+        let entries = messages.iter().filter_map(Neighbour::from_message);
+        Ok(entries.filter_map(|(hop, neighbour)| Some((hop, neighbour?))).collect())
+    }
+
+    /// The way to `address`, through the interface `oif` where one is named. A named interface counts as
+    /// having the address on link when no route through it matches (the kernel's own rule).
+    pub async fn route_to(&self, address: Ipv4Addr, oif: Option<u32>) -> Result<Route, RouteError> {
+        let mut answers = pin!(self.handle.route().get(route::question(address, oif)).execute());
+        match answers.try_next().await {
+            Ok(Some(message)) => route::answer(address, &message),
+            Ok(None) => Err(RouteError::NoInterface(address)),
+            Err(source) => Err(route::refusal(address, source)),
+        }
+    }
+}
+
+async fn list<T>(
+    table: &'static str,
+    messages: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, Error> {
+    messages.try_collect().await.map_err(|source| Error::List { table, source })
+}

@@ -1,0 +1,75 @@
+//! What can go wrong between us and the kernel, told apart as far as a caller acts differently.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+/// A request the kernel refused, or a socket it did not give.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No netlink socket to be had.
+    #[error("cannot open a netlink socket")]
+    Open(#[source] io::Error),
+    /// A table could not be read.
+    #[error("cannot list the kernel's {table}")]
+    List {
+        /// Which table, in words.
+        table: &'static str,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// No ARP socket on an interface.
+    #[error("interface index {ifindex}: cannot open an ARP socket")]
+    ArpSocket {
+        /// The interface.
+        ifindex: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// An announcement did not get out.
+    #[error("interface index {ifindex}: cannot announce {address}")]
+    Announce {
+        /// The interface.
+        ifindex: u32,
+        /// The service address that was to be announced.
+        address: Ipv4Addr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why there is no next hop for an address.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// The address is this host's own.
+    #[error("{0} is an address of this host")]
+    Local(Ipv4Addr),
+    /// No route matches.
+    #[error("no route to {0}")]
+    NoRoute(Ipv4Addr),
+    /// A route of type `unreachable` matches.
+    #[error("the route to {0} says unreachable")]
+    Unreachable(Ipv4Addr),
+    /// A route of type `prohibit` matches.
+    #[error("the route to {0} says prohibit")]
+    Prohibited(Ipv4Addr),
+    /// A route of type `blackhole` matches, or the address can have no route at all (`0.0.0.0/8`).
+    #[error("the route to {0} is a blackhole")]
+    Blackhole(Ipv4Addr),
+    /// A broadcast or multicast address.
+    #[error("{0} is a broadcast or multicast address")]
+    NotUnicast(Ipv4Addr),
+    /// The route's gateway has no IPv4 address (RFC 5549 style).
+    #[error("the gateway to {0} is not an IPv4 address")]
+    GatewayNotIpv4(Ipv4Addr),
+    /// The kernel answered something we cannot use.
+    #[error("the kernel's answer about {0} names no interface")]
+    NoInterface(Ipv4Addr),
+    /// The look-up itself failed.
+    #[error("cannot look up the route to {address}")]
+    Lookup {
+        /// The destination.
+        address: Ipv4Addr,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+}

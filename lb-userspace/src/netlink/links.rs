@@ -1,0 +1,298 @@
+//! Interfaces and their IPv4 addresses at one moment, as values. Must not know how they were asked for.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+
+use super::{Mac, is_station};
+
+/// Where an XDP program sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the kernel built its packet buffer.
+    Generic,
+    /// On the card.
+    Offload,
+    /// In several of these places at once.
+    Multiple,
+}
+
+/// The XDP program attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    /// Where it is attached.
+    pub mode: XdpMode,
+    /// The kernel's id of the program; 0 when the kernel does not say (several programs).
+    pub program_id: u32,
+}
+
+/// One IPv4 address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The host's own address.
+    pub address: Ipv4Addr,
+    /// The address whose prefix is on link: the own one, or the other end's on a point-to-point interface.
+    pub peer: Ipv4Addr,
+    /// Length of the on-link prefix, in bits, 0 to 32.
+    pub prefix_len: u8,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it; a recreated interface gets another one.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address; `None` where there is none (loopback, tunnels).
+    pub mac: Option<Mac>,
+    /// Largest layer-3 packet, in bytes.
+    pub mtu: u32,
+    /// Set up by the administrator.
+    pub up: bool,
+    /// Carrier present.
+    pub lower_up: bool,
+    /// Does no ARP (`ip link set … arp off`, point-to-point).
+    pub noarp: bool,
+    /// Number of receive queues the device was created with.
+    pub rx_queues: u32,
+    /// Number of transmit queues the device was created with.
+    pub tx_queues: u32,
+    /// The attached XDP program.
+    pub xdp: Option<Xdp>,
+    /// Index of the bridge, bond or VRF it belongs to.
+    pub master: Option<u32>,
+    /// Kind of a virtual interface (`veth`, `bridge`, `vlan`, …); `None` for hardware.
+    pub kind: Option<String>,
+    /// Its IPv4 addresses in the kernel's order.
+    pub addresses: Vec<InterfaceAddress>,
+}
+
+/// All interfaces of a network namespace at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    links: BTreeMap<u32, Link>,
+}
+
+impl InterfaceAddress {
+    /// Whether `other` lies in the on-link prefix.
+    pub fn contains(&self, other: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
+        (self.peer.to_bits() ^ other.to_bits()) & mask == 0
+    }
+
+    fn from_message(message: &AddressMessage) -> Option<Self> {
+        let (mut local, mut peer) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
+                AddressAttribute::Address(IpAddr::V4(address)) => peer = Some(*address),
+                _ => {}
+            }
+        }
+        let address = local.or(peer)?;
+        Some(Self { address, peer: peer.unwrap_or(address), prefix_len: message.header.prefix_len })
+    }
+}
+
+impl Link {
+    /// Why no packet can leave through it now, in words; `None` when one can.
+    pub fn trouble(&self) -> Option<String> {
+        match (self.up, self.lower_up) {
+            (false, _) => Some(format!("interface {} is down", self.name)),
+            (true, false) => Some(format!("interface {} has no carrier", self.name)),
+            (true, true) => None,
+        }
+    }
+
+    /// The own address to ask `neighbour` from: one in its subnet, otherwise any; unspecified without one
+    /// (RFC 5227 calls such a request a probe, and it is answered like any other).
+    pub fn source_for(&self, neighbour: Ipv4Addr) -> Ipv4Addr {
+        self.addresses
+            .iter()
+            .find(|a| a.contains(neighbour))
+            .or(self.addresses.first())
+            .map_or(Ipv4Addr::UNSPECIFIED, |a| a.address)
+    }
+
+    fn from_message(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            ifindex: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            lower_up: flags.contains(LinkFlags::LowerUp),
+            noarp: flags.contains(LinkFlags::Noarp),
+            rx_queues: 0,
+            tx_queues: 0,
+            xdp: None,
+            master: None,
+            kind: None,
+            addresses: Vec::new(),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(bytes) => {
+                    link.mac = Mac::try_from(bytes.as_slice()).ok().filter(|mac| is_station(*mac));
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
+                LinkAttribute::NumTxQueues(n) => link.tx_queues = *n,
+                LinkAttribute::Controller(index) => link.master = Some(*index),
+                LinkAttribute::Xdp(parts) => link.xdp = xdp(parts),
+                LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new(links: &[LinkMessage], addresses: &[AddressMessage]) -> Self {
+        let mut links: BTreeMap<u32, Link> =
+            links.iter().map(|m| (m.header.index, Link::from_message(m))).collect();
+        for message in addresses {
+            let link = links.get_mut(&message.header.index);
+            if let Some((link, address)) = link.zip(InterfaceAddress::from_message(message)) {
+                link.addresses.push(address);
+            }
+        }
+        Self { links }
+    }
+
+    /// All interfaces, by rising index.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The interface with this index.
+    pub fn by_index(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
+    /// The interface of this name.
+    pub fn by_name(&self, name: &str) -> Option<&Link> {
+        self.iter().find(|link| link.name == name)
+    }
+
+    /// Whether this host owns `address`.
+    pub fn is_local(&self, address: Ipv4Addr) -> bool {
+        address.is_loopback() || self.iter().flat_map(|l| &l.addresses).any(|a| a.address == address)
+    }
+
+    /// The interface in whose subnet `address` lies: the longest prefix, then the one that is up, then the
+    /// lowest index. Subnets only: routes may still say otherwise.
+    pub fn on_link(&self, address: Ipv4Addr) -> Option<&Link> {
+        self.iter()
+            .flat_map(|link| link.addresses.iter().map(move |a| (a, link)))
+            .filter(|(a, _)| a.contains(address))
+            .max_by_key(|(a, link)| (a.prefix_len, link.up, u32::MAX - link.ifindex))
+            .map(|(_, link)| link)
+    }
+}
+
+impl FromIterator<Link> for Snapshot {
+    fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
+        Self { links: links.into_iter().map(|link| (link.ifindex, link)).collect() }
+    }
+}
+
+fn xdp(parts: &[LinkXdp]) -> Option<Xdp> {
+    let mut program_id = 0;
+    let mut mode = None;
+    for part in parts {
+        match part {
+            LinkXdp::ProgId(id) => program_id = *id,
+            LinkXdp::Attached(XdpAttached::Driver) => mode = Some(XdpMode::Native),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => mode = Some(XdpMode::Generic),
+            LinkXdp::Attached(XdpAttached::Hardware) => mode = Some(XdpMode::Offload),
+            LinkXdp::Attached(XdpAttached::Multiple) => mode = Some(XdpMode::Multiple),
+            _ => {}
+        }
+    }
+    mode.map(|mode| Xdp { mode, program_id })
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::link::InfoKind;
+
+    fn link(ifindex: u32, name: &str, attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        message.attributes = attributes;
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        message
+    }
+
+    fn address(ifindex: u32, address: [u8; 4], prefix_len: u8) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = ifindex;
+        message.header.prefix_len = prefix_len;
+        message.attributes.push(AddressAttribute::Local(address.into()));
+        message
+    }
+
+    #[test]
+    fn attributes_become_fields() {
+        let xdp = vec![LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(7)];
+        let message = link(
+            3,
+            "eth0",
+            vec![
+                LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+                LinkAttribute::Xdp(xdp),
+                LinkAttribute::Controller(9),
+            ],
+        );
+        let snapshot = Snapshot::new(&[message], &[]);
+        let eth0 = snapshot.by_name("eth0").unwrap();
+        assert_eq!((eth0.mac, eth0.master), (Some([2, 0, 0, 0, 0, 1]), Some(9)));
+        assert_eq!(eth0.kind.as_deref(), Some("veth"));
+        assert_eq!(eth0.xdp, Some(Xdp { mode: XdpMode::Generic, program_id: 7 }));
+    }
+
+    #[test]
+    fn the_longest_prefix_is_on_link() {
+        let links = [link(2, "eth0", vec![]), link(3, "eth1", vec![])];
+        let addresses = [address(2, [192, 0, 2, 1], 24), address(3, [192, 0, 2, 129], 25)];
+        let snapshot = Snapshot::new(&links, &addresses);
+        let name = |last| snapshot.on_link([192, 0, 2, last].into()).map(|l| l.name.as_str());
+        assert_eq!((name(5), name(200)), (Some("eth0"), Some("eth1")));
+        assert!(snapshot.on_link([198, 51, 100, 1].into()).is_none());
+        assert!(snapshot.is_local([192, 0, 2, 129].into()) && !snapshot.is_local([192, 0, 2, 130].into()));
+        assert_eq!(
+            snapshot.by_index(3).unwrap().source_for([192, 0, 2, 5].into()),
+            Ipv4Addr::new(192, 0, 2, 129)
+        );
+    }
+
+    #[test]
+    fn prefix_lengths_at_both_ends() {
+        let at = |prefix_len| InterfaceAddress {
+            address: Ipv4Addr::new(192, 0, 2, 1),
+            peer: Ipv4Addr::new(192, 0, 2, 1),
+            prefix_len,
+        };
+        assert!(at(0).contains([203, 0, 113, 9].into()));
+        assert!(at(32).contains([192, 0, 2, 1].into()) && !at(32).contains([192, 0, 2, 0].into()));
+    }
+}

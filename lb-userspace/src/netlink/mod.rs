@@ -1,0 +1,37 @@
+//! Links, routes and neighbours of the current network namespace: which Ethernet address a packet for a
+//! backend must be sent to, and through which interface. Knows nothing of services, maps or configuration.
+//!
+//! [`Watcher`] keeps the answer current, [`resolve`] gives it once, [`announce`] tells the neighbours who
+//! answers for a service address. IPv4 only. Sockets are opened in the namespace of the calling thread.
+
+mod arp;
+mod client;
+mod error;
+mod event;
+mod links;
+mod neighbours;
+mod nexthop;
+mod ports;
+mod prober;
+mod route;
+mod watcher;
+
+pub use arp::announce;
+pub use client::Netlink;
+pub use error::{Error, RouteError};
+pub use links::{InterfaceAddress, Link, Snapshot, Xdp, XdpMode};
+pub use neighbours::{Neighbour, Neighbours};
+pub use nexthop::{Hop, NextHop, Resolution, Resolutions, Target};
+pub use route::Route;
+pub use watcher::{Watcher, resolve};
+
+/// An Ethernet address, first byte on the wire first.
+pub type Mac = [u8; 6];
+
+/// Every station of the segment.
+const BROADCAST: Mac = [0xff; 6];
+
+/// Whether `mac` can be one station's own address: neither zero nor a group address (bit 0 of byte 0).
+pub fn is_station(mac: Mac) -> bool {
+    mac != [0; 6] && mac[0] & 1 == 0
+}

@@ -1,0 +1,51 @@
+//! Numbers for interfaces.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{NextHop, PortEntry};
+
+use super::{Desired, Observed, PlanError};
+
+/// Who has which number.
+#[derive(Default)]
+pub(super) struct Ports {
+    by_ifindex: BTreeMap<u32, u16>,
+    /// To be set, because new or changed.
+    pub(super) new: Vec<(u16, PortEntry)>,
+    /// Not needed any more.
+    pub(super) gone: Vec<u16>,
+}
+
+impl Ports {
+    /// The word for a next hop; unknown where its interface has no port.
+    pub(super) fn next_hop(&self, hop: Option<(u32, [u8; 6])>) -> NextHop {
+        hop.and_then(|(ifindex, mac)| Some(NextHop::new(mac, *self.by_ifindex.get(&ifindex)?)))
+            .unwrap_or(NextHop::UNKNOWN)
+    }
+}
+
+/// Keeps the numbers that interfaces have, and gives new ones the lowest that are free.
+pub(super) fn assign(observed: &Observed, desired: &Desired) -> Result<Ports, PlanError> {
+    let mut ports = Ports::default();
+    let mut free = (1..=observed.size.ports as u16).filter(|number| !observed.ports.contains_key(number));
+    for port in &desired.ports {
+        let entry = PortEntry { ifindex: port.ifindex, mtu: port.mtu, mac: port.mac, reserved: 0 };
+        let present = observed.ports.iter().find(|(_, present)| present.ifindex == port.ifindex);
+        let number = match present {
+            Some((number, _)) => *number,
+            None => free.next().ok_or(PlanError::Full {
+                what: "interfaces",
+                needed: desired.ports.len() as u64,
+                capacity: observed.size.ports.into(),
+                limit: "interfaces",
+            })?,
+        };
+        if present.map(|(_, present)| present) != Some(&entry) {
+            ports.new.push((number, entry));
+        }
+        ports.by_ifindex.insert(port.ifindex, number);
+    }
+    let kept = |number: &u16| ports.by_ifindex.values().any(|kept| kept == number) || observed.attached.contains(number);
+    ports.gone = observed.ports.keys().filter(|number| !kept(number)).copied().collect();
+    Ok(ports)
+}

@@ -11,14 +11,8 @@ use std::process::ExitCode;
 use aya_build::{Package, Toolchain};
 
 /// All that decides what the object looks like, next to lb-ebpf itself, which aya-build watches.
-const WATCHED: [&str; 6] = [
-    "lb-ebpf",
-    "lb-common/src",
-    "lb-common/Cargo.toml",
-    "Cargo.toml",
-    "Cargo.lock",
-    "rust-toolchain.toml",
-];
+const WATCHED: [&str; 6] =
+    ["lb-ebpf", "lb-common/src", "lb-common/Cargo.toml", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
 
 fn main() -> ExitCode {
     match build() {
@@ -41,7 +35,7 @@ fn build() -> Result<(), String> {
     }
     let channel = toolchain::channel(root)?;
     let linker = ready_toolchain(&channel)?;
-    set_environment(&linker)?;
+    set_environment(&linker, &shared_build_dir()?)?;
     let ebpf = Package { name: "lb-ebpf", root_dir: "../lb-ebpf", ..Package::default() };
     aya_build::build_ebpf([ebpf], Toolchain::Custom(&channel))
         .map_err(|error| format!("the eBPF programs do not build: {}", error.root_cause()))
@@ -62,7 +56,16 @@ fn ready_toolchain(channel: &str) -> Result<PathBuf, String> {
     Ok(home.join("bin"))
 }
 
-fn set_environment(linker: &Path) -> Result<(), String> {
+/// One place for what the eBPF build leaves in between. aya-build works below `OUT_DIR`, of which there is one
+/// per profile, package selection and lint run: each would compile `core` and all macros anew.
+fn shared_build_dir() -> Result<PathBuf, String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    // <target>/<profile>/build/<package>/out
+    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not inside a target directory")?;
+    Ok(target.join("ebpf"))
+}
+
+fn set_environment(linker: &Path, build_dir: &Path) -> Result<(), String> {
     let old = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(linker.to_owned()).chain(env::split_paths(&old)))
         .map_err(|e| format!("PATH: {e}"))?;
@@ -70,6 +73,8 @@ fn set_environment(linker: &Path) -> Result<(), String> {
     unsafe { env::set_var("PATH", path) };
     // What `-Z build-std` asks of a stable toolchain. SAFETY: as above.
     unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    // SAFETY: as above.
+    unsafe { env::set_var("CARGO_BUILD_BUILD_DIR", build_dir) };
     // aya-build shows each line of cargo's progress as a warning; compiler messages still come.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };

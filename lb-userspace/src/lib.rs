@@ -1,6 +1,8 @@
 //! The control plane of lb, one module per concern (see ARCHITECTURE.md).
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod lab;
 pub mod model;

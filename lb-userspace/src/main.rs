@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The binary `lb`.
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::cli::main()
+}

@@ -74,6 +74,13 @@ impl Pins {
         }
     }
 
+    /// Removes what a failed start left.
+    pub fn discard(&self) {
+        if let Err(error) = self.remove_all() {
+            tracing::warn!(%error, "pins left behind");
+        }
+    }
+
     /// Removes every pin and the directory.
     pub(super) fn remove_all(&self) -> Result<(), Error> {
         let path = self.directory();

@@ -1,5 +1,6 @@
 //! How large the maps are, and what memory they take.
 
+use lb_common::abi::names::{self, PORTS as PORTS_MAP};
 use lb_common::abi::{
     BackendCounters, BackendEntry, FlowEntry, FlowKey, PortEntry, REASON_SLOTS, ServiceEntry, ServiceKey, VipEntry,
     VipKey,
@@ -12,6 +13,11 @@ pub const PORTS: u32 = 64;
 
 /// What the kernel adds to each element of a hash table: `struct htab_elem` (kernel/bpf/hashtab.c), and its bucket.
 const HASH_OVERHEAD: u64 = 48 + 16;
+
+/// CPUs that per-CPU maps have values for; 1 where the kernel does not tell.
+pub fn possible_cpus() -> usize {
+    aya::util::nr_cpus().unwrap_or(1)
+}
 
 /// Bytes per map.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,7 +35,7 @@ impl Memory {
 
 /// Estimated memory of maps of this size on a machine with `cpus` possible CPUs.
 pub fn memory(size: &Size, cpus: u64) -> Memory {
-    use lb_common::abi::names::*;
+    use names::{BACKEND_COUNTERS, BACKENDS, FLOWS, REASONS, RINGS, SERVICE_DROPS, SERVICES, VIPS};
     let of = |bytes: usize| (bytes as u64).next_multiple_of(8);
     let hash = |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
     let backends = u64::from(size.backends) + 1;
@@ -38,7 +44,7 @@ pub fn memory(size: &Size, cpus: u64) -> Memory {
         (VIPS, hash(size.vips, size_of::<VipKey>(), size_of::<VipEntry>())),
         (RINGS, u64::from(size.ring_slots) * 8),
         (BACKENDS, backends * of(size_of::<BackendEntry>())),
-        (PORTS_NAME, u64::from(size.ports + 1) * (of(size_of::<PortEntry>()) + 8)),
+        (PORTS_MAP, u64::from(size.ports + 1) * (of(size_of::<PortEntry>()) + 8)),
         (FLOWS, hash(size.flows, size_of::<FlowKey>(), size_of::<FlowEntry>())),
         (BACKEND_COUNTERS, backends * of(size_of::<BackendCounters>()) * cpus),
         (SERVICE_DROPS, u64::from(size.services) * u64::from(REASON_SLOTS) * 8 * cpus),
@@ -46,8 +52,6 @@ pub fn memory(size: &Size, cpus: u64) -> Memory {
     ];
     Memory { maps }
 }
-
-use lb_common::abi::names::PORTS as PORTS_NAME;
 
 #[cfg(test)]
 mod tests {

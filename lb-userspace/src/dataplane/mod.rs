@@ -17,7 +17,7 @@ mod refusal;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
 pub use bpffs::{Lock, Pins};
-pub use capacity::{Memory, PORTS as PORT_CAPACITY, memory};
+pub use capacity::{Memory, PORTS as PORT_CAPACITY, memory, possible_cpus};
 pub use counters::{Counters, ServiceDrops};
 pub use decap::{Decap, DecapCounters, DecapReader};
 pub use error::Error;

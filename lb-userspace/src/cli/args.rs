@@ -1,0 +1,287 @@
+//! The grammar of the command line.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sched::{CloneFlags, setns};
+use tracing_subscriber::EnvFilter;
+
+use super::error::Failure;
+use crate::daemon::Instance;
+use crate::lab::LabCommand;
+
+/// XDP load balancer with direct server return
+///
+/// Exit codes: 0 done, 1 failed, 2 bad input. `lb status` exits 0 healthy, 1 degraded, 2 not forwarding, 3 unknown.
+#[derive(Debug, Parser)]
+#[command(name = "lb", version, after_help = "Examples:
+  lb validate lb.yaml
+  lb attach eth0 --config lb.yaml --confirm 60s
+  lb run --config lb.yaml --watch
+  lb status
+  lb lab demo")]
+pub(super) struct Options {
+    /// Work in this network namespace (a name from /run/netns, or a path)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) netns: Option<String>,
+    #[command(flatten)]
+    pub(super) context: Context,
+    /// How log lines look on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LB_LOG_FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Where a data plane's pins and files are.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Context {
+    /// The BPF file system that maps and links are pinned in
+    #[arg(long, global = true, default_value = "/sys/fs/bpf", env = "LB_BPFFS", value_name = "DIR")]
+    pub(super) bpffs: PathBuf,
+    /// Directory of the state file and the control socket
+    #[arg(long, global = true, default_value = "/run/lb", env = "LB_RUN_DIR", value_name = "DIR")]
+    pub(super) run_dir: PathBuf,
+}
+
+impl Context {
+    /// The data plane of the current network namespace.
+    pub(super) fn instance(&self) -> Result<Instance, Failure> {
+        Ok(Instance::current(&self.bpffs, &self.run_dir)?)
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Output {
+    /// Aligned columns.
+    Table,
+    /// One JSON value; its keys are stable.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check a config: all errors at once, memory, ring sizes
+    #[command(after_help = "Examples:\n  lb validate lb.yaml\n  lb validate lb.yaml --effective")]
+    Validate(ValidateArgs),
+    /// Run the daemon: attach, fill the maps, follow neighbours, reload on SIGHUP
+    #[command(after_help = "Examples:\n  lb run --config /etc/lb/lb.yaml --watch\n  kill -HUP $(pidof lb)")]
+    Run {
+        /// The config file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Also reload when the file changes, however it is replaced
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Load, pin, fill and attach the data plane without staying resident
+    #[command(after_help = "Examples:
+  lb attach eth0 --config lb.yaml
+  lb attach eth0 --config lb.yaml --confirm 60s   # undone unless `lb confirm` follows")]
+    Attach(AttachArgs),
+    /// Keep what `lb attach --confirm` has attached
+    Confirm,
+    /// Waits for `lb confirm`, else detaches
+    #[command(hide = true)]
+    Undo { interface: String, seconds: u64 },
+    /// Remove the data plane from an interface completely
+    #[command(after_help = "Examples:\n  lb detach eth0\n  lb detach eth0 --force   # also while traffic flows")]
+    Detach {
+        /// The interface
+        #[arg(value_name = "IFACE")]
+        interface: String,
+        /// Also while traffic flows through it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Move a running or pinned data plane to a config
+    #[command(after_help = "Examples:\n  lb apply lb.yaml --dry-run\n  lb apply lb.yaml")]
+    Apply(ApplyArgs),
+    /// Health of the whole, in one screen
+    Status {
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Services: addresses, who answers for them, packets, drops
+    Services {
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Backends: state, weight, share, next hop, packets
+    Backends {
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Every counter, with its meaning
+    Counters {
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Shares of the backends in the rings of a config, and what another config would move
+    #[command(after_help = "Examples:\n  lb ring --config lb.yaml\n  lb ring --config lb.yaml --against new.yaml")]
+    Ring(RingArgs),
+    /// On a backend: strip IPIP from packets that the balancer sent
+    #[command(after_help = "Examples:
+  lb decap eth0 --vip 203.0.113.10 --from 203.0.113.5
+  lb decap eth0 --vip 203.0.113.10 203.0.113.11 --from 203.0.113.5 198.18.0.0/16")]
+    Decap(DecapArgs),
+    /// A lab in network namespaces: client, router, balancer, backends, real traffic
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ValidateArgs {
+    /// The config file
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Print the merged view: every default filled in
+    #[arg(long)]
+    pub(super) effective: bool,
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AttachArgs {
+    /// The interface
+    #[arg(value_name = "IFACE")]
+    pub(super) interface: String,
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Undo it after this time unless `lb confirm` follows (for work over the very interface)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) confirm: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ApplyArgs {
+    /// The config file
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Only print what would change
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Overrule the guard rails (most backends of a service leaving at once)
+    #[arg(long)]
+    pub(super) force: bool,
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RingArgs {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// A second config: shows the slots that would change owner
+    #[arg(long, value_name = "FILE")]
+    pub(super) against: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DecapArgs {
+    /// The interface that tunnels arrive on
+    #[arg(value_name = "IFACE")]
+    pub(super) interface: String,
+    /// Service addresses: the only inner destinations that are accepted
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDRESS")]
+    pub(super) vip: Vec<Ipv4Addr>,
+    /// Balancers' addresses or prefixes: the only outer sources that are accepted
+    #[arg(long, required = true, num_args = 1.., value_name = "PREFIX", value_parser = prefix)]
+    pub(super) from: Vec<(Ipv4Addr, u8)>,
+    /// Run in the network stack (slow) instead of the driver
+    #[arg(long)]
+    pub(super) generic: bool,
+}
+
+/// `500ms`, `60s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a time such as 500ms, 60s or 2m is wanted".to_owned())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(|| "too long".to_owned()),
+        _ => Err("the unit is missing: ms, s or m".to_owned()),
+    }
+}
+
+/// `192.0.2.0/24`, or an address alone.
+fn prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "32"));
+    let address: Ipv4Addr = address.parse().map_err(|_| format!("{address} is no IPv4 address"))?;
+    let length: u8 = length.parse().ok().filter(|l| *l <= 32).ok_or("a prefix length is 0 to 32".to_owned())?;
+    let host = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+    if u32::from(address) & host != 0 {
+        return Err(format!("host bits are set: {} is the network", Ipv4Addr::from(u32::from(address) & !host)));
+    }
+    Ok((address, length))
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses them.
+pub(super) fn start_logging(options: &Options) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    match options.log_format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// Enters a network namespace; before any thread is started, so that all of them are in it.
+pub(super) fn enter(name: &str) -> Result<(), Failure> {
+    let path = if name.contains('/') { PathBuf::from(name) } else { PathBuf::from("/run/netns").join(name) };
+    let file = File::open(&path)
+        .map_err(|error| Failure::bad_input(format!("network namespace {}: {error}", path.display())))?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| Failure::failed(format!("entering network namespace {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["60", "s", "-1s", "1h", ""] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_have_no_host_bits() {
+        assert_eq!(prefix("192.0.2.0/24"), Ok((Ipv4Addr::new(192, 0, 2, 0), 24)));
+        assert_eq!(prefix("192.0.2.1"), Ok((Ipv4Addr::new(192, 0, 2, 1), 32)));
+        assert_eq!(prefix("0.0.0.0/0"), Ok((Ipv4Addr::UNSPECIFIED, 0)));
+        for bad in ["192.0.2.1/24", "192.0.2.0/33", "x/8", "192.0.2.0/"] {
+            assert!(prefix(bad).is_err(), "{bad}");
+        }
+    }
+}

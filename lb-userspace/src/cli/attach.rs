@@ -1,0 +1,145 @@
+//! Commands that change a data plane: run, attach, apply, detach.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::runtime::{Builder, Runtime};
+
+use super::args::{ApplyArgs, AttachArgs, Context};
+use super::error::Failure;
+use super::{confirm, output};
+use crate::daemon::{self, Applied, Candidate, Instance, Reply, Request};
+use crate::dataplane::{KernelPlane, detach as detach_link};
+use crate::model::{AttachMode, Interface};
+
+/// A runtime on this thread: tasks stay in the network namespace that was entered.
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread().enable_all().build().map_err(Failure::failed)
+}
+
+/// `lb run`.
+pub(super) fn run(context: &Context, config: PathBuf, watch: bool) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    runtime()?.block_on(daemon::run(&instance, &daemon::Options { config, watch }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lb attach`.
+pub(super) fn attach(context: &Context, args: &AttachArgs) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    let candidate = Candidate::read(&args.config, true)?;
+    let listed = candidate.loaded.model.interfaces.iter().find(|listed| listed.name == args.interface);
+    let mode = listed.map_or(AttachMode::default(), |listed| listed.mode);
+    let wanted = [Interface { name: args.interface.clone(), mode }];
+    let applied = runtime()?.block_on(daemon::attach_once(&instance, candidate, &wanted))?;
+    print(output_of(&applied), super::args::Output::Table, false)?;
+    println!("forwarding, unattended: nothing follows neighbours or the config; `lb run` does");
+    if let Some(patience) = args.confirm {
+        confirm::arm(context, &instance, &args.interface, patience)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `lb apply` prints.
+#[derive(Serialize)]
+struct Changes {
+    generation: u64,
+    steps: Vec<String>,
+    warnings: Vec<String>,
+}
+
+fn output_of(applied: &Applied) -> Changes {
+    Changes {
+        generation: applied.generation,
+        steps: applied.steps.clone(),
+        warnings: applied.warnings.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn print(changes: Changes, output: super::args::Output, dry_run: bool) -> Result<(), Failure> {
+    output::print(output, &changes, || {
+        let mut lines = changes.warnings.clone();
+        lines.extend(changes.steps.iter().cloned());
+        lines.push(match (dry_run, changes.steps.is_empty()) {
+            (true, _) => format!("dry run: {} steps, nothing changed", changes.steps.len()),
+            (false, true) => format!("nothing to change, generation {}", changes.generation),
+            (false, false) => format!("{} steps done, generation {}", changes.steps.len(), changes.generation),
+        });
+        lines.join("\n") + "\n"
+    })
+}
+
+/// `lb apply`: the daemon does it if there is one.
+pub(super) fn apply(context: &Context, args: &ApplyArgs) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    let candidate = Candidate::read(&args.file, args.force)?;
+    let asked = Request::Apply {
+        origin: candidate.origin.clone(),
+        text: candidate.loaded.text.clone(),
+        dry_run: args.dry_run,
+        force: args.force,
+    };
+    let changes = match daemon::request(&instance.socket, &asked)? {
+        Some(reply) => from_daemon(reply)?,
+        None => output_of(&runtime()?.block_on(daemon::apply_once(&instance, candidate, args.dry_run))?),
+    };
+    print(changes, args.output, args.dry_run)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn from_daemon(reply: Reply) -> Result<Changes, Failure> {
+    match reply.error {
+        Some((message, true)) => Err(Failure::bad_input(message)),
+        Some((message, false)) => Err(Failure::failed(message)),
+        None => Ok(Changes { generation: reply.generation, steps: reply.steps, warnings: reply.warnings }),
+    }
+}
+
+/// `lb detach`.
+pub(super) fn detach(context: &Context, interface: &str, force: bool) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    let done = detach_from(&instance, interface, force)?;
+    println!("{interface}: {done}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Detaches; what was done, in words.
+pub(super) fn detach_from(instance: &Instance, interface: &str, force: bool) -> Result<&'static str, Failure> {
+    let ifindex = nix::net::if_::if_nametoindex(interface)
+        .map_err(|_| Failure::bad_input(format!("there is no interface {interface} in this network namespace")))?;
+    if daemon::is_running(&instance.socket) {
+        let message = "the daemon is running and would attach again; stop it first (SIGTERM to `lb run`)";
+        return Err(Failure::failed(message));
+    }
+    match KernelPlane::open(&instance.pins) {
+        // Whatever does not open can still be removed.
+        Ok(plane) if !force && flows(&plane)? => {
+            let message = format!("traffic flows through {interface}; it would stop. `lb detach {interface} --force`");
+            return Err(Failure::failed(message));
+        }
+        Ok(_) => {}
+        Err(crate::dataplane::Error::NotLoaded { .. }) => {
+            instance.pins.discard();
+            instance.forget();
+            return Ok("nothing was attached");
+        }
+        Err(error) => tracing::warn!(%error, "removed without looking inside"),
+    }
+    let lock = instance.pins.lock()?;
+    let last = detach_link(&instance.pins, ifindex)?;
+    drop(lock);
+    if last {
+        instance.forget();
+    }
+    Ok(if last { "detached; nothing is left behind" } else { "detached; other interfaces go on" })
+}
+
+/// Whether packets are being forwarded now.
+fn flows(plane: &KernelPlane) -> Result<bool, Failure> {
+    let forwarded = || -> Result<u64, Failure> { Ok(plane.counters()?.backends.values().map(|c| c.packets).sum()) };
+    let before = forwarded()?;
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(forwarded()? != before)
+}

@@ -1,0 +1,58 @@
+//! `lb attach --confirm`: undoes an attach that cut its operator off.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use super::args::Context;
+use super::attach::detach_from;
+use super::error::Failure;
+use crate::daemon::Instance;
+
+/// Starts a process that outlives this one and its terminal, and detaches when time is up.
+pub(super) fn arm(
+    context: &Context,
+    instance: &Instance,
+    interface: &str,
+    patience: Duration,
+) -> Result<(), Failure> {
+    let seconds = patience.as_secs().max(1);
+    fs::write(&instance.pending, interface).map_err(Failure::failed)?;
+    let own = std::env::current_exe().map_err(Failure::failed)?;
+    let mut undo = Command::new(own);
+    undo.arg("--bpffs").arg(&context.bpffs).arg("--run-dir").arg(&context.run_dir);
+    undo.arg("undo").arg(interface).arg(seconds.to_string());
+    undo.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    undo.process_group(0);
+    undo.spawn().map_err(Failure::failed)?;
+    println!("undone in {seconds} s unless you run: lb confirm");
+    Ok(())
+}
+
+/// `lb confirm`.
+pub(super) fn confirm(context: &Context) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    match fs::remove_file(&instance.pending) {
+        Ok(()) => {
+            println!("confirmed: it stays attached");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(_) => Err(Failure::failed("no attach is waiting for confirmation")),
+    }
+}
+
+/// The process that waits. Hang-ups are ignored: the lost connection is what it is there for.
+pub(super) fn undo(context: &Context, interface: &str, seconds: u64) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    let _own_session = nix::unistd::setsid();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        if !instance.pending.exists() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    detach_from(&instance, interface, true)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,62 @@
+//! The command line: parses it, sets the stage (namespace, logging), runs one command, prints, sets the exit code.
+
+mod args;
+mod attach;
+mod confirm;
+mod decap;
+mod error;
+mod output;
+mod ring;
+mod status;
+mod validate;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Command, Options};
+use error::{BAD_INPUT, Failure};
+
+/// Runs `lb` with the process's arguments.
+pub fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            let help = !error.use_stderr();
+            let _closed_pipe = error.print();
+            return if help { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) };
+        }
+    };
+    match run(options) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code()
+        }
+    }
+}
+
+fn run(options: Options) -> Result<ExitCode, Failure> {
+    args::start_logging(&options);
+    if let Some(name) = &options.netns {
+        args::enter(name)?;
+    }
+    let context = &options.context;
+    match options.command {
+        Command::Validate(args) => validate::run(&args),
+        Command::Run { config, watch } => attach::run(context, config, watch),
+        Command::Attach(args) => attach::attach(context, &args),
+        Command::Confirm => confirm::confirm(context),
+        Command::Undo { interface, seconds } => confirm::undo(context, &interface, seconds),
+        Command::Detach { interface, force } => attach::detach(context, &interface, force),
+        Command::Apply(args) => attach::apply(context, &args),
+        Command::Status { output } => status::status(context, output),
+        Command::Services { output } => status::services(context, output),
+        Command::Backends { output } => status::backends(context, output),
+        Command::Counters { output } => status::counters(context, output),
+        Command::Ring(args) => ring::run(&args),
+        Command::Decap(args) => decap::run(&args),
+        Command::Lab { command } => crate::lab::run(command).map_err(Failure::from),
+    }
+}

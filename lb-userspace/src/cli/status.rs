@@ -1,0 +1,228 @@
+//! Reading commands: status, services, backends, counters.
+
+use std::process::ExitCode;
+
+use lb_common::abi::Reason;
+use serde_json::json;
+
+use super::args::{Context, Output};
+use super::error::Failure;
+use super::output::{self, Table, mib, short};
+use super::view::{ServiceView, View, possible_cpus};
+use crate::daemon::Saved;
+use crate::dataplane::memory;
+
+/// Exit codes of `lb status`.
+const DEGRADED: u8 = 1;
+const NOT_FORWARDING: u8 = 2;
+const UNKNOWN: u8 = 3;
+
+/// `lb status`.
+pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Failure> {
+    let view = match View::read(context) {
+        Ok(view) => view,
+        Err(failure) => {
+            let value = json!({"health": "unknown", "reason": failure.to_string()});
+            output::print(output, &value, || format!("UNKNOWN  {failure}\n"))?;
+            return Ok(ExitCode::from(UNKNOWN));
+        }
+    };
+    let (health, code, problems) = health(&view);
+    let memory = memory(&view.observed.size, possible_cpus()).total();
+    let value = json!({
+        "health": health,
+        "problems": problems,
+        "generation": view.observed.control.generation,
+        "config": view.saved.origin,
+        "applied_at": view.saved.applied_at,
+        "last_error": view.saved.last_error,
+        "daemon": view.daemon_running.then_some(view.saved.daemon).flatten(),
+        "attachments": view.attachments.iter().map(|(name, found)| json!({
+            "interface": name, "link": found.link_id, "program": found.program_id,
+        })).collect::<Vec<_>>(),
+        "services": view.services,
+        "recorded_flows": view.flows,
+        "memory_bytes": memory,
+    });
+    output::print(output, &value, || status_text(&view, health, &problems, memory))?;
+    Ok(ExitCode::from(code))
+}
+
+/// The state of the whole in a word, its exit code, and what is wrong.
+fn health(view: &View) -> (&'static str, u8, Vec<String>) {
+    let mut problems = Vec::new();
+    if view.attachments.is_empty() {
+        problems.push("no interface has the program".to_owned());
+    }
+    for service in &view.services {
+        for backend in service.backends.iter().filter(|b| b.weight > 0 && b.state != "up") {
+            problems.push(format!("{}/{}: {}", service.name, backend.address, backend.state));
+        }
+    }
+    if let Some(error) = &view.saved.last_error {
+        let first = error.lines().next().unwrap_or_default();
+        problems.push(format!("the newest config was refused, an older one is in force: {first}"));
+    }
+    let dead = !view.services.is_empty() && view.services.iter().all(|service| service.up() == 0);
+    if view.attachments.is_empty() || dead {
+        return ("NOT FORWARDING", NOT_FORWARDING, problems);
+    }
+    if problems.is_empty() { ("OK", 0, problems) } else { ("DEGRADED", DEGRADED, problems) }
+}
+
+fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> String {
+    let age = Saved::now().saturating_sub(view.saved.applied_at);
+    let generation = view.observed.control.generation;
+    let mut text = format!("{health}  gen {generation}  config {}  applied {} ago\n", view.saved.origin, duration(age));
+    for problem in problems {
+        text += &format!("  {problem}\n");
+    }
+    let daemon = match view.saved.daemon {
+        Some(pid) if view.daemon_running => format!("daemon {pid}"),
+        Some(_) | None => "unattended: nothing follows neighbours or the config".to_owned(),
+    };
+    for (name, found) in &view.attachments {
+        text += &format!("ATTACH  {name} link {} prog {}  {daemon}\n", found.link_id, found.program_id);
+    }
+    for service in &view.services {
+        text += &format!(
+            "{} {}  {}  up {}/{}  {} packets  {} dropped\n",
+            service.name,
+            service.id,
+            service.forwarding,
+            service.up(),
+            service.wanted(),
+            short(service.packets),
+            short(service.drops.values().sum()),
+        );
+        text += &backend_table(service).render(2);
+    }
+    let slots: usize = view.services.iter().map(|service| service.ring_size as usize).sum();
+    let unsettled: usize = view.services.iter().map(|service| service.unsettled_slots).sum();
+    let share = unsettled as f64 * 100.0 / slots.max(1) as f64;
+    text + &format!("SLOTS  {share:.1}% unsettled   FLOWS  {} recorded   MAPS  {}\n", view.flows, mib(memory))
+}
+
+fn backend_table(service: &ServiceView) -> Table {
+    let mut table = Table::new(["BACKEND", "STATE", "WGT", "SHARE", "NEXT HOP", "PACKETS", "NEW FLOWS"]);
+    for backend in &service.backends {
+        let share = backend.slots as f64 * 100.0 / f64::from(service.ring_size.max(1));
+        let hop = match (&backend.mac, &backend.interface) {
+            (Some(mac), Some(interface)) => format!("{mac} {interface}"),
+            _ => "-".to_owned(),
+        };
+        let name = backend.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+        table.row([
+            format!("{}{name}", backend.address),
+            backend.state.to_owned(),
+            backend.weight.to_string(),
+            format!("{share:.1}%"),
+            hop,
+            short(backend.packets),
+            short(backend.flows),
+        ]);
+    }
+    table
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// `lb services`.
+pub(super) fn services(context: &Context, output: Output) -> Result<ExitCode, Failure> {
+    let view = View::read(context)?;
+    output::print(output, &view.services, || {
+        let header = ["NAME", "VIP", "MODE", "UP", "ANSWERED BY", "RING", "UNSETTLED", "PACKETS", "BYTES", "DROPS"];
+        let mut table = Table::new(header);
+        for service in &view.services {
+            table.row([
+                service.name.clone(),
+                service.id.clone(),
+                service.forwarding.clone(),
+                format!("{}/{}", service.up(), service.wanted()),
+                service.answered_by.to_owned(),
+                service.ring_size.to_string(),
+                service.unsettled_slots.to_string(),
+                short(service.packets),
+                short(service.bytes),
+                short(service.drops.values().sum()),
+            ]);
+        }
+        table.render(0)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lb backends`.
+pub(super) fn backends(context: &Context, output: Output) -> Result<ExitCode, Failure> {
+    let view = View::read(context)?;
+    output::print(output, &view.services, || {
+        let tables = view.services.iter().map(|service| {
+            format!("{} {}\n{}", service.name, service.id, backend_table(service).render(2))
+        });
+        tables.collect()
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lb counters`.
+pub(super) fn counters(context: &Context, output: Output) -> Result<ExitCode, Failure> {
+    let view = View::read(context)?;
+    let forwarded: u64 = view.counters.backends.values().map(|counted| counted.packets).sum();
+    let verdicts = verdicts(&view, forwarded);
+    let value = json!({
+        "verdicts": verdicts.iter().map(|(name, n)| (name.to_string(), *n)).collect::<std::collections::BTreeMap<_, _>>(),
+        "reasons": view.counters.reasons,
+        "services": view.services,
+    });
+    output::print(output, &value, || counters_text(&view, &verdicts))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Packets by verdict: forwarded ones are counted per backend, drops of services per service, the rest by reason.
+fn verdicts(view: &View, forwarded: u64) -> [(&'static str, u64); 3] {
+    use lb_common::abi::VerdictKind::{Drop, Pass, Transmit};
+    let of = |kind| -> u64 {
+        let reasons = Reason::ALL.iter().filter(|reason| reason.verdict() == kind);
+        reasons.filter_map(|reason| view.counters.reasons.get(reason.name())).sum()
+    };
+    let service_drops: u64 = view.counters.drops.values().flat_map(|drops| drops.values()).sum();
+    [("tx", forwarded + of(Transmit)), ("pass", of(Pass)), ("drop", of(Drop) + service_drops)]
+}
+
+fn counters_text(view: &View, verdicts: &[(&'static str, u64); 3]) -> String {
+    let mut table = Table::new(["VERDICT", "PACKETS"]);
+    for (name, packets) in verdicts {
+        table.row([(*name).to_owned(), packets.to_string()]);
+    }
+    let mut text = table.render(0);
+    let mut table = Table::new(["REASON", "VERDICT", "PACKETS", "MEANING"]);
+    for reason in Reason::ALL {
+        let packets = view.counters.reasons.get(reason.name()).copied().unwrap_or(0);
+        let verdict = reason.verdict().name().to_owned();
+        table.row([reason.name().to_owned(), verdict, packets.to_string(), reason.explanation().to_owned()]);
+    }
+    text += &table.render(0);
+    let mut table = Table::new(["SERVICE", "BACKEND", "PACKETS", "BYTES", "NEW FLOWS"]);
+    for service in &view.services {
+        for backend in &service.backends {
+            table.row([
+                service.id.clone(),
+                backend.address.to_string(),
+                backend.packets.to_string(),
+                backend.bytes.to_string(),
+                backend.flows.to_string(),
+            ]);
+        }
+        for (reason, packets) in &service.drops {
+            table.row([service.id.clone(), format!("dropped: {reason}"), packets.to_string(), "".into(), "".into()]);
+        }
+    }
+    text + &table.render(0)
+}

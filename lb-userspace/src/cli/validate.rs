@@ -1,0 +1,66 @@
+//! `lb validate`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::{Output, ValidateArgs};
+use super::error::Failure;
+use super::output::{self, mib};
+use crate::config::{self, Loaded};
+use crate::daemon::{self, size};
+use crate::dataplane::memory;
+use crate::model::Model;
+use crate::netlink::{Resolutions, Snapshot};
+use crate::reconcile::{Observed, plan};
+
+/// Checks a file without touching the machine.
+pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
+    let loaded = config::load(&args.file).map_err(daemon::Error::from)?;
+    plannable(&loaded.model)?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    if args.effective {
+        print!("{}", loaded.effective());
+        return Ok(ExitCode::SUCCESS);
+    }
+    summary(args.output, &loaded)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks what only a plan shows: capacities, and a slot for every positive weight.
+fn plannable(model: &Model) -> Result<(), Failure> {
+    // Neither interfaces nor next hops matter for the rings.
+    let assembled = daemon::assemble(model, &[], &Snapshot::default(), &Resolutions::new());
+    let desired = assembled.desired;
+    let planned = plan(&Observed { size: size(model), ..Observed::default() }, &desired);
+    planned.map(drop).map_err(|errors| Failure::bad_input(daemon::Error::Plan(errors)))
+}
+
+fn summary(output: Output, loaded: &Loaded) -> Result<(), Failure> {
+    let model = &loaded.model;
+    let size = size(model);
+    let cpus = super::view::possible_cpus();
+    let memory = memory(&size, cpus);
+    let pairs: usize = model.services.iter().map(|service| service.backends.len()).sum();
+    let slots: u64 = super::ring::sizes(model).map(u64::from).sum();
+    let value = json!({
+        "valid": true,
+        "warnings": loaded.warnings.len(),
+        "services": model.services.len(),
+        "service_backends": pairs,
+        "ring_slots": slots,
+        "ring_pool": size.ring_slots,
+        "memory_bytes": memory.total(),
+        "maps": memory.maps.iter().map(|(name, bytes)| json!({"name": name, "bytes": bytes})).collect::<Vec<_>>(),
+    });
+    output::print(output, &value, || {
+        format!(
+            "valid: {} services, {pairs} backends; rings {slots} of {} slots; maps {} on {cpus} CPUs\n",
+            model.services.len(),
+            size.ring_slots,
+            mib(memory.total()),
+        )
+    })
+}

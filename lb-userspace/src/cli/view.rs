@@ -1,0 +1,184 @@
+//! What reading commands show: the saved config joined with the maps and the interfaces.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use lb_common::abi::{
+    BackendCounters, BackendState, NextHop, ServiceKey, Slot, SlotState, VipEntry, VipKey, mapped,
+};
+use serde::Serialize;
+
+use super::args::Context;
+use super::error::Failure;
+use crate::config;
+use crate::daemon::{self, Saved};
+use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, attached};
+use crate::model::{Backend, Forwarding, Model, Service};
+use crate::reconcile::Observed;
+
+/// Everything there is to show.
+pub(super) struct View {
+    pub(super) saved: Saved,
+    pub(super) observed: Observed,
+    pub(super) counters: Counters,
+    pub(super) attachments: Vec<(String, Attachment)>,
+    pub(super) daemon_running: bool,
+    pub(super) flows: usize,
+    pub(super) services: Vec<ServiceView>,
+}
+
+/// A service.
+#[derive(Serialize)]
+pub(super) struct ServiceView {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) forwarding: String,
+    /// `xdp-arp`, `none`: who answers ARP for its address.
+    pub(super) answered_by: &'static str,
+    pub(super) ring_size: u32,
+    pub(super) unsettled_slots: usize,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) drops: BTreeMap<&'static str, u64>,
+    pub(super) backends: Vec<BackendView>,
+}
+
+/// A backend of a service.
+#[derive(Serialize)]
+pub(super) struct BackendView {
+    pub(super) name: Option<String>,
+    pub(super) address: Ipv4Addr,
+    pub(super) id: u32,
+    /// `up`, `draining`, or why it gets nothing.
+    pub(super) state: &'static str,
+    pub(super) weight: u16,
+    pub(super) slots: usize,
+    pub(super) forwarding: &'static str,
+    pub(super) mac: Option<String>,
+    pub(super) interface: Option<String>,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) flows: u64,
+}
+
+impl ServiceView {
+    /// Backends that can be sent to.
+    pub(super) fn up(&self) -> usize {
+        self.backends.iter().filter(|backend| backend.state == "up").count()
+    }
+
+    /// Backends that ought to be.
+    pub(super) fn wanted(&self) -> usize {
+        self.backends.iter().filter(|backend| backend.weight > 0).count()
+    }
+}
+
+impl View {
+    /// Reads it all.
+    pub(super) fn read(context: &Context) -> Result<Self, Failure> {
+        let instance = context.instance()?;
+        let plane = KernelPlane::open(&instance.pins)?;
+        let saved = Saved::load(&instance.state)?.unwrap_or_default();
+        let observed = plane.observe()?;
+        let counters = plane.counters()?;
+        let model = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
+        let services = model.map_or_else(Vec::new, |model| services(&model, &observed, &counters));
+        let attachments =
+            attached(&instance.pins).into_iter().map(|found| (interface_name(found.ifindex), found)).collect();
+        Ok(Self {
+            saved,
+            attachments,
+            daemon_running: daemon::is_running(&instance.socket),
+            flows: plane.flow_count(),
+            observed,
+            counters,
+            services,
+        })
+    }
+}
+
+fn interface_name(ifindex: u32) -> String {
+    nix::net::if_::if_indextoname(ifindex)
+        .map_or_else(|_| format!("(gone, index {ifindex})"), |name| name.to_string_lossy().into_owned())
+}
+
+fn services(model: &Model, observed: &Observed, counters: &Counters) -> Vec<ServiceView> {
+    model.services.iter().map(|service| service_view(service, observed, counters)).collect()
+}
+
+fn service_view(service: &Service, observed: &Observed, counters: &Counters) -> ServiceView {
+    let key = ServiceKey::v4(service.id.address.octets(), service.id.protocol, service.id.port);
+    let entry = observed.services.get(&key);
+    let slots = observed.rings.get(&key).map_or(&[][..], Vec::as_slice);
+    let backends: Vec<BackendView> = service
+        .backends
+        .iter()
+        .map(|backend| backend_view(backend, entry.map(|entry| entry.id), slots, observed, counters))
+        .collect();
+    let vip = observed.vips.get(&VipKey::v4(service.id.address.octets()));
+    let mut forwarding: Vec<&str> = backends.iter().map(|backend| backend.forwarding).collect();
+    forwarding.dedup();
+    ServiceView {
+        name: service.name.clone(),
+        id: service.id.to_string(),
+        forwarding: forwarding.join("+"),
+        answered_by: match vip {
+            Some(vip) if vip.flags & VipEntry::ANSWER_ARP != 0 => "xdp-arp",
+            Some(_) | None => "none",
+        },
+        ring_size: entry.map_or(0, |entry| entry.ring_size),
+        unsettled_slots: slots.iter().filter(|slot| slot.state() != SlotState::Settled).count(),
+        packets: backends.iter().map(|backend| backend.packets).sum(),
+        bytes: backends.iter().map(|backend| backend.bytes).sum(),
+        drops: entry.and_then(|entry| counters.drops.get(&entry.id)).cloned().unwrap_or_default(),
+        backends,
+    }
+}
+
+fn backend_view(
+    backend: &Backend,
+    service: Option<u32>,
+    slots: &[Slot],
+    observed: &Observed,
+    counters: &Counters,
+) -> BackendView {
+    let address = mapped(backend.address.octets());
+    let ours = |entry: &lb_common::abi::BackendEntry| Some(entry.service) == service && entry.address == address;
+    let found = observed.backends.iter().find(|(_, entry)| {
+        ours(entry) && BackendState::from_raw(entry.state) != BackendState::Down
+    });
+    let (id, entry) = found.map_or((0, None), |(id, entry)| (*id, Some(*entry)));
+    let hop = NextHop(entry.map_or(0, |entry| entry.next_hop));
+    let state = match entry.map(|entry| BackendState::from_raw(entry.state)) {
+        Some(BackendState::Up) if hop == NextHop::UNKNOWN => "no-next-hop",
+        Some(BackendState::Up) => "up",
+        Some(BackendState::Draining) => "draining",
+        Some(BackendState::Down) => "down",
+        Some(BackendState::Absent) | None => "unknown",
+    };
+    let counted = counters.backends.get(&id).copied().unwrap_or_default();
+    let BackendCounters { packets, bytes, flows } = counted;
+    let port = observed.ports.get(&hop.port()).filter(|_| hop != NextHop::UNKNOWN);
+    BackendView {
+        name: backend.name.clone(),
+        address: backend.address,
+        id,
+        state,
+        weight: backend.effective_weight(),
+        slots: slots.iter().filter(|slot| id != 0 && slot.current().get() == id).count(),
+        forwarding: match backend.forwarding {
+            Forwarding::L2 => "l2",
+            Forwarding::Ipip { .. } => "ipip",
+        },
+        mac: port.map(|_| hop.mac().map(|byte| format!("{byte:02x}")).join(":")),
+        interface: port.map(|port| interface_name(port.ifindex)),
+        packets,
+        bytes,
+        flows,
+    }
+}
+
+/// CPUs the kernel sizes per-CPU maps for.
+pub(super) fn possible_cpus() -> u64 {
+    crate::dataplane::possible_cpus() as u64
+}

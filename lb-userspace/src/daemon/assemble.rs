@@ -1,0 +1,201 @@
+//! Joins the model with what the machine knows: interfaces, routes, neighbours. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use lb_common::abi::VipEntry;
+
+use crate::model::{Advertise, Backend, Forwarding, Model, OtherPorts, Service, TunnelSource, Vip};
+use crate::netlink::{Link, Resolution, Resolutions, Snapshot, Target, is_station};
+use crate::reconcile::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
+
+/// Something about a config on this machine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// Stable code.
+    pub code: &'static str,
+    /// Whether it refuses the config.
+    pub fatal: bool,
+    /// What is the matter.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl Finding {
+    pub(super) fn error(code: &'static str, message: String, help: &str) -> Self {
+        Self { code, fatal: true, message, help: help.to_owned() }
+    }
+
+    pub(super) fn warning(code: &'static str, message: String, help: &str) -> Self {
+        Self { fatal: false, ..Self::error(code, message, help) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = if self.fatal { "error" } else { "warning" };
+        write!(f, "{severity}[{}]: {}\n  = help: {}", self.code, self.message, self.help)
+    }
+}
+
+/// The result.
+#[derive(Clone, Debug, Default)]
+pub struct Assembled {
+    /// What the data plane shall be.
+    pub desired: Desired,
+    /// Service addresses that the program answers ARP for, with the interface each is announced on.
+    pub advertised: BTreeMap<Ipv4Addr, u32>,
+    /// What the operator should know.
+    pub findings: Vec<Finding>,
+}
+
+/// What next hops are needed.
+pub fn targets(model: &Model) -> Vec<Target> {
+    let backends = model.services.iter().flat_map(|service| &service.backends);
+    let mut targets: BTreeMap<Ipv4Addr, Target> = BTreeMap::new();
+    for backend in backends {
+        let target = Target { address: backend.address, mac: backend.mac, interface: backend.interface.clone() };
+        targets.entry(backend.address).or_insert(target);
+    }
+    targets.into_values().collect()
+}
+
+/// Joins them. `attached` are the interfaces that carry service traffic.
+pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions: &Resolutions) -> Assembled {
+    let mut assembled = Assembled {
+        desired: Desired { hash_key: model.hash_key, ..Desired::default() },
+        ..Assembled::default()
+    };
+    let mut ports: BTreeMap<u32, DesiredPort> = attached.iter().map(|link| (link.ifindex, port(link))).collect();
+    for link in attached {
+        assembled.findings.extend(interface_findings(link, links));
+    }
+    for service in &model.services {
+        let backends = service.backends.iter().map(|backend| {
+            let resolution = resolutions.get(&backend.address);
+            assembled.findings.extend(backend_finding(service, backend, resolution));
+            let hop = resolution.and_then(Resolution::next_hop);
+            if let Some(link) = hop.and_then(|hop| links.by_index(hop.ifindex)) {
+                ports.entry(link.ifindex).or_insert_with(|| port(link));
+            }
+            DesiredBackend {
+                address: backend.address,
+                weight: backend.effective_weight(),
+                tunnel: tunnel(backend, source(resolution, links)),
+                next_hop: hop.map(|hop| (hop.ifindex, hop.mac)),
+            }
+        });
+        let backends = backends.collect();
+        assembled.desired.services.push(DesiredService { id: service.id, ring_size: service.ring_size, backends });
+    }
+    for vip in &model.vips {
+        let announced = advertised_on(vip, attached, links);
+        if let Some(link) = announced {
+            assembled.advertised.insert(vip.address, link.ifindex);
+        }
+        assembled.desired.vips.insert(vip.address, vip_entry(vip, announced.is_some()));
+    }
+    assembled.desired.ports = ports.into_values().collect();
+    assembled
+}
+
+fn port(link: &Link) -> DesiredPort {
+    DesiredPort { ifindex: link.ifindex, mtu: link.mtu, mac: link.mac.unwrap_or_default() }
+}
+
+/// Where the program answers ARP for an address: on the attached interface whose subnet has it, or on the first one
+/// where the config insists. The host's own addresses are left to the host.
+fn advertised_on<'a>(vip: &Vip, attached: &[&'a Link], links: &Snapshot) -> Option<&'a Link> {
+    if links.is_local(vip.address) {
+        return None;
+    }
+    let in_subnet = attached.iter().find(|link| link.addresses.iter().any(|own| own.contains(vip.address)));
+    match vip.advertise {
+        Some(Advertise::None) => None,
+        Some(Advertise::Arp) => in_subnet.or(attached.first()).copied(),
+        None => in_subnet.copied(),
+    }
+}
+
+fn vip_entry(vip: &Vip, advertised: bool) -> VipEntry {
+    let arp = if advertised { VipEntry::ANSWER_ARP } else { 0 };
+    let drop = match vip.other_ports {
+        OtherPorts::Drop => VipEntry::DROP_OTHER_PORTS,
+        OtherPorts::Pass => 0,
+    };
+    VipEntry { flags: arp | drop, reserved: 0 }
+}
+
+fn tunnel(backend: &Backend, node: Ipv4Addr) -> Option<Tunnel> {
+    match backend.forwarding {
+        Forwarding::L2 => None,
+        Forwarding::Ipip { source: TunnelSource::Prefix { network, length } } => {
+            Some(Tunnel { source: network, source_bits: 32 - length })
+        }
+        Forwarding::Ipip { source: TunnelSource::Node } => Some(Tunnel { source: node, source_bits: 0 }),
+    }
+}
+
+/// The node's own address on the way to a backend. While the way is not known any address of ours holds the place: no
+/// packet leaves with it, and the entry is made anew with the next hop.
+fn source(resolution: Option<&Resolution>, links: &Snapshot) -> Ipv4Addr {
+    let own = match resolution {
+        Some(Resolution::Resolved(hop)) => Some(hop.source),
+        Some(Resolution::Unresolved { ifindex, via, .. }) => links.by_index(*ifindex).map(|link| link.source_for(*via)),
+        Some(Resolution::Unroutable(_) | Resolution::Local) | None => None,
+    };
+    let any = || links.iter().flat_map(|link| &link.addresses).map(|own| own.address).find(|a| !a.is_loopback());
+    own.or_else(any).unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+fn interface_findings(link: &Link, links: &Snapshot) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(master) = link.master.and_then(|master| links.by_index(master)) {
+        findings.push(Finding::warning(
+            "LB033",
+            format!("{} is a port of {}: packets that lb does not take go to {}", link.name, master.name, master.name),
+            "next hops must lead out of the port itself (interface: per backend), not of its master",
+        ));
+    }
+    if !link.mac.is_some_and(is_station) {
+        findings.push(Finding::error(
+            "LB034",
+            format!("{} has no Ethernet address", link.name),
+            "attach to an Ethernet interface",
+        ));
+    }
+    findings
+}
+
+/// What is wrong with a backend on this machine. An unresolved next hop is a state, not a mistake: it may come.
+fn backend_finding(service: &Service, backend: &Backend, resolution: Option<&Resolution>) -> Option<Finding> {
+    let who = format!("service {}: backend {}", service.name, backend.address);
+    match resolution {
+        Some(Resolution::Local) => Some(Finding::error(
+            "LB035",
+            format!("{who} is this balancer itself"),
+            "a balancer cannot be its own backend; use another host's address",
+        )),
+        Some(Resolution::Resolved(hop)) if backend.forwarding == Forwarding::L2 && hop.via != backend.address => {
+            Some(Finding::error(
+                "LB036",
+                format!("{who} is not on a segment of this host (it is behind {}), but forwarding is l2", hop.via),
+                "l2 only rewrites MAC addresses and cannot cross a router; use forwarding: ipip",
+            ))
+        }
+        Some(Resolution::Resolved(_)) => None,
+        Some(Resolution::Unresolved { via, why, .. }) => Some(Finding::warning(
+            "LB037",
+            format!("{who}: next hop {via} does not answer: {why}"),
+            "packets for it are dropped (no_next_hop) until it does; is it up?",
+        )),
+        Some(Resolution::Unroutable(why)) => Some(Finding::warning(
+            "LB038",
+            format!("{who}: no way to it: {why}"),
+            "packets for it are dropped (no_next_hop) until there is one",
+        )),
+        None => None,
+    }
+}

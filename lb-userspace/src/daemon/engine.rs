@@ -1,0 +1,257 @@
+//! Brings the data plane to a config, whole or not at all.
+
+use std::path::Path;
+
+use super::run::look_once;
+use super::{Assembled, Error, Finding, Instance, Saved, assemble, guard, interfaces, own, size};
+use crate::config::{self, Loaded};
+use crate::dataplane::{DataPlane, KernelPlane, Lock};
+use crate::model::{AttachMode, Interface, Model};
+use crate::netlink::{Resolutions, Snapshot};
+use crate::reconcile::{Observed, Plan, plan, sweep};
+
+/// A config that is to be applied.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// File it came from.
+    pub origin: String,
+    /// The checked config.
+    pub loaded: Loaded,
+    /// Whether guard rails are overruled.
+    pub force: bool,
+}
+
+impl Candidate {
+    /// Reads a file. Its name is made absolute, so that it means the same to everybody who reads it later.
+    pub fn read(path: &Path, force: bool) -> Result<Self, Error> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { origin: path.display().to_string(), loaded: config::load(&path)?, force })
+    }
+
+    /// Takes a text as if it were in the file `origin`.
+    pub fn parse(origin: &str, text: &str, force: bool) -> Result<Self, Error> {
+        let loaded = config::parse(origin, text).map_err(config::Error::from)?;
+        Ok(Self { origin: origin.to_owned(), loaded, force })
+    }
+}
+
+/// What applying did, or would do.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The steps, as text.
+    pub steps: Vec<String>,
+    /// Warnings.
+    pub warnings: Vec<Finding>,
+    /// Number of the configuration that is in force.
+    pub generation: u64,
+}
+
+/// The one writer of a data plane.
+pub struct Engine {
+    instance: Instance,
+    plane: KernelPlane,
+    model: Model,
+    interfaces: Vec<Interface>,
+    saved: Saved,
+    assembled: Assembled,
+    _lock: Lock,
+}
+
+/// What the machine knows at a moment.
+#[derive(Clone, Copy)]
+pub struct Machine<'a> {
+    /// Interfaces and addresses.
+    pub links: &'a Snapshot,
+    /// Next hops of all backends.
+    pub resolutions: &'a Resolutions,
+}
+
+impl Engine {
+    /// Loads or adopts the data plane, brings it to the config and puts the program on the interfaces. If the data
+    /// plane is new and anything fails, nothing is left of it.
+    pub fn start(
+        instance: &Instance,
+        candidate: Candidate,
+        wanted: &[Interface],
+        machine: Machine<'_>,
+    ) -> Result<(Self, Applied), Error> {
+        interfaces::find(wanted, machine.links)?;
+        let lock = instance.pins.lock()?;
+        instance.prepare()?;
+        let existed = KernelPlane::open(&instance.pins).is_ok();
+        let started = Self::start_locked(instance, candidate, wanted, machine, lock);
+        if started.is_err() && !existed {
+            instance.pins.discard();
+        }
+        started
+    }
+
+    fn start_locked(
+        instance: &Instance,
+        candidate: Candidate,
+        wanted: &[Interface],
+        machine: Machine<'_>,
+        lock: Lock,
+    ) -> Result<(Self, Applied), Error> {
+        KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
+        let mut engine = Self::adopt(instance, &candidate, lock)?;
+        // Interfaces that another attach has put the program on stay.
+        engine.interfaces.retain(|old| wanted.iter().all(|new| new.name != old.name));
+        engine.interfaces.retain(|old| machine.links.by_name(&old.name).is_some());
+        engine.interfaces.extend(wanted.iter().cloned());
+        let applied = engine.apply(candidate, machine)?;
+        let mut done = Vec::new();
+        let observed = engine.plane.glance()?;
+        for (interface, link) in wanted.iter().zip(interfaces::find(wanted, machine.links)?) {
+            done.push(interfaces::attach(&engine.plane, &observed, interface, link)?);
+        }
+        let steps = applied.steps.into_iter().chain(done).collect();
+        Ok((engine, Applied { steps, ..applied }))
+    }
+
+    /// Adopts a data plane that is there, as it is.
+    fn adopt(instance: &Instance, candidate: &Candidate, lock: Lock) -> Result<Self, Error> {
+        let plane = KernelPlane::open(&instance.pins)?;
+        let saved = Saved::load(&instance.state)?.unwrap_or_default();
+        let before = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
+        let named = |name: &String| Interface { name: name.clone(), mode: AttachMode::Auto };
+        Ok(Self {
+            instance: instance.clone(),
+            plane,
+            model: before.unwrap_or_else(|| candidate.loaded.model.clone()),
+            interfaces: saved.interfaces.iter().map(named).collect(),
+            saved,
+            assembled: Assembled::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Checks a config against machine, guard rails and data plane, and says what it would change.
+    pub fn preview(&self, candidate: &Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
+        let (_, plan, applied) = self.prepare(candidate, machine)?;
+        drop(plan);
+        Ok(applied)
+    }
+
+    /// Brings the data plane to a config. What is refused changes nothing.
+    pub fn apply(&mut self, candidate: Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
+        self.sweep()?;
+        let (assembled, plan, applied) = self.prepare(&candidate, machine)?;
+        self.plane.run(&plan)?;
+        self.model = candidate.loaded.model;
+        self.assembled = assembled;
+        self.saved.origin = candidate.origin;
+        self.saved.config = candidate.loaded.text;
+        self.saved.interfaces = self.interfaces.iter().map(|interface| interface.name.clone()).collect();
+        self.saved.applied_at = Saved::now();
+        self.saved.last_error = None;
+        self.saved.store(&self.instance.state)?;
+        Ok(applied)
+    }
+
+    fn prepare(&self, candidate: &Candidate, machine: Machine<'_>) -> Result<(Assembled, Plan, Applied), Error> {
+        let model = &candidate.loaded.model;
+        let observed = self.plane.observe()?;
+        let (assembled, findings) = self.join(model, machine, observed.control.generation + 1)?;
+        let rails = if candidate.force { Vec::new() } else { guard(&self.model, model) };
+        let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().chain(rails).partition(|f| f.fatal);
+        if !errors.is_empty() {
+            return Err(Error::Findings(errors));
+        }
+        let plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        let steps = plan.steps.iter().map(ToString::to_string).collect();
+        let generation = assembled.desired.generation;
+        Ok((assembled, plan, Applied { steps, warnings, generation }))
+    }
+
+    fn join(&self, model: &Model, machine: Machine<'_>, generation: u64) -> Result<(Assembled, Vec<Finding>), Error> {
+        let attached = interfaces::find(&self.interfaces, machine.links)?;
+        let mut assembled = assemble(model, &attached, machine.links, machine.resolutions);
+        assembled.desired.generation = generation;
+        let mut findings = std::mem::take(&mut assembled.findings);
+        findings.extend(own::check(model, machine.links, own::sockets));
+        Ok((assembled, findings))
+    }
+
+    /// Follows the machine: next hops, interfaces' addresses and MTU, and interfaces that went and came back. Returns
+    /// what changed.
+    pub fn follow(&mut self, machine: Machine<'_>) -> Result<Vec<String>, Error> {
+        let present: Vec<Interface> =
+            self.interfaces.iter().filter(|i| machine.links.by_name(&i.name).is_some()).cloned().collect();
+        let observed = self.plane.observe()?;
+        let attached = interfaces::find(&present, machine.links)?;
+        let mut assembled = assemble(&self.model, &attached, machine.links, machine.resolutions);
+        assembled.findings.clear();
+        assembled.desired.generation = observed.control.generation;
+        let plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        self.plane.run(&plan)?;
+        self.assembled = assembled;
+        let mut changes: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        let observed = self.plane.glance()?;
+        for (interface, link) in present.iter().zip(attached) {
+            if !self.is_attached(&observed, link.ifindex) {
+                changes.push(interfaces::attach(&self.plane, &observed, interface, link)?);
+            }
+        }
+        Ok(changes)
+    }
+
+    fn is_attached(&self, observed: &Observed, ifindex: u32) -> bool {
+        observed.attached.iter().any(|port| observed.ports.get(port).is_some_and(|p| p.ifindex == ifindex))
+    }
+
+    /// Frees the ids of backends that are gone.
+    pub fn sweep(&mut self) -> Result<(), Error> {
+        let plan = sweep(&self.plane.observe()?);
+        Ok(self.plane.run(&plan)?)
+    }
+
+    /// Records who follows the config, and why the newest one was refused.
+    pub fn note(&mut self, daemon: Option<u32>, last_error: Option<String>) -> Result<(), Error> {
+        self.saved.daemon = daemon;
+        self.saved.last_error = last_error;
+        self.saved.store(&self.instance.state)
+    }
+
+    /// The model in force.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The text in force.
+    pub fn config_text(&self) -> &str {
+        &self.saved.config
+    }
+
+    /// What was last assembled.
+    pub fn assembled(&self) -> &Assembled {
+        &self.assembled
+    }
+}
+
+/// Does without a daemon what one would do at its start: for `lb attach`.
+pub async fn attach_once(
+    instance: &Instance,
+    candidate: Candidate,
+    wanted: &[Interface],
+) -> Result<Applied, Error> {
+    let (links, resolutions) = look_once(&candidate).await?;
+    let machine = Machine { links: &links, resolutions: &resolutions };
+    let (engine, applied) = Engine::start(instance, candidate, wanted, machine)?;
+    super::announce::all(&engine.assembled().advertised, &links).await;
+    Ok(applied)
+}
+
+/// Brings a pinned data plane that no daemon follows to a config: for `lb apply`.
+pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool) -> Result<Applied, Error> {
+    let (links, resolutions) = look_once(&candidate).await?;
+    let machine = Machine { links: &links, resolutions: &resolutions };
+    KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
+    let mut engine = Engine::adopt(instance, &candidate, instance.pins.lock()?)?;
+    if dry_run {
+        return engine.preview(&candidate, machine);
+    }
+    let applied = engine.apply(candidate, machine)?;
+    super::announce::all(&engine.assembled().advertised, &links).await;
+    Ok(applied)
+}

@@ -1,0 +1,59 @@
+//! Failures of the daemon and of commands that do its work.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Finding;
+use crate::{config, dataplane, netlink, reconcile::PlanError};
+
+/// Why nothing was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The config cannot be used.
+    #[error("{0}")]
+    Config(#[from] config::Error),
+    /// The config holds, but not on this machine or not now.
+    #[error("{}", lines(.0))]
+    Findings(Vec<Finding>),
+    /// The data plane has no room, or cannot change that way.
+    #[error("{}", lines(.0))]
+    Plan(Vec<PlanError>),
+    /// The kernel refused something.
+    #[error(transparent)]
+    DataPlane(#[from] dataplane::Error),
+    /// Netlink failed.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// An interface is not there.
+    #[error("there is no interface {name} in this network namespace; there are: {present}")]
+    NoInterface {
+        /// The name asked for.
+        name: String,
+        /// Names that exist.
+        present: String,
+    },
+    /// The config names no interface.
+    #[error("the config names no interface; add `interfaces: [{{name: eth0}}]`, or use `lb attach IFACE`")]
+    NoInterfaces,
+    /// A file operation failed.
+    #[error("{action} {path}: {source}")]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether it is the input's fault (exit code 2) rather than the machine's.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Findings(_) | Self::NoInterface { .. } | Self::NoInterfaces)
+    }
+}
+
+fn lines<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,54 @@
+//! What survives a command or a daemon: the last good config and why the newest one was refused.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// The state file.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Saved {
+    /// File the config came from.
+    pub origin: String,
+    /// Its text.
+    pub config: String,
+    /// Interfaces attached by name.
+    pub interfaces: Vec<String>,
+    /// When it was applied, in seconds since 1970.
+    pub applied_at: u64,
+    /// Process of the daemon that follows it, if there is one.
+    pub daemon: Option<u32>,
+    /// Why the newest config was refused, if it was.
+    pub last_error: Option<String>,
+}
+
+impl Saved {
+    /// Reads it; `None` if there is none.
+    pub fn load(path: &Path) -> Result<Option<Self>, Error> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::File { action: "reading", path: path.to_owned(), source }),
+        };
+        let parsed = serde_json::from_str(&text).map_err(io::Error::other);
+        parsed.map(Some).map_err(|source| Error::File { action: "understanding", path: path.to_owned(), source })
+    }
+
+    /// Writes it in one step: a reader sees the old one or the new one.
+    pub fn store(&self, path: &Path) -> Result<(), Error> {
+        let temporary = path.with_extension("json.new");
+        let failed = |source| Error::File { action: "writing", path: path.to_owned(), source };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| failed(io::Error::other(error)))?;
+        fs::write(&temporary, text).map_err(failed)?;
+        fs::rename(&temporary, path).map_err(failed)
+    }
+
+    /// The time now, as stored.
+    pub fn now() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}

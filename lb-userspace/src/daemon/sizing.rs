@@ -1,0 +1,43 @@
+//! How large the maps have to be for a config: what it needs, with room to grow without a new attach. Pure.
+
+use crate::dataplane::PORT_CAPACITY;
+use crate::model::{Model, Service, ring};
+use crate::reconcile::Size;
+
+/// Fewest services, (service, backend) pairs and recorded flows that there is room for.
+const LEAST_SERVICES: u32 = 64;
+const LEAST_BACKENDS: u32 = 1024;
+const FLOWS: u32 = 64 << 10;
+/// Bounds of the ring pool in slots: 8 MiB to 128 MiB.
+const LEAST_SLOTS: u32 = 1 << 20;
+const MOST_SLOTS: u32 = 16 << 20;
+/// How often the config fits into what is made for it.
+const HEADROOM: u32 = 4;
+
+/// Capacities for `model`: its limits where it sets them, otherwise four times what it needs.
+pub fn size(model: &Model) -> Size {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / HEADROOM);
+    let services = count(model.services.len());
+    let pairs = count(model.services.iter().map(|service| service.backends.len()).sum());
+    let services = model.limits.services.unwrap_or((services * HEADROOM).max(LEAST_SERVICES));
+    Size {
+        services,
+        vips: services.max(count(model.vips.len())),
+        ring_slots: model
+            .limits
+            .ring_slots
+            .unwrap_or_else(|| slots(model).saturating_mul(HEADROOM).clamp(LEAST_SLOTS, MOST_SLOTS)),
+        backends: model.limits.backends.unwrap_or((pairs * HEADROOM).max(LEAST_BACKENDS)),
+        ports: PORT_CAPACITY,
+        flows: model.limits.flows.unwrap_or(FLOWS),
+    }
+}
+
+/// Ring slots that the model's services take.
+fn slots(model: &Model) -> u32 {
+    model.services.iter().map(ring_size).fold(0, u32::saturating_add)
+}
+
+fn ring_size(service: &Service) -> u32 {
+    service.ring_size.unwrap_or_else(|| ring::default_size(service.backends.len()))
+}

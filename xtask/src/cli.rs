@@ -1,0 +1,118 @@
+//! The command line: a handful of words, read by hand, because an argument parser would be most of xtask's
+//! compile time on a fresh machine (40 s of CPU time against 2 s).
+
+pub const HELP: &str = "\
+Set-up, build, demo, test and bench of the lb workspace.
+
+Usage: cargo xtask <TASK> [ARGUMENTS]
+
+Tasks:
+  setup             bring this machine to where everything builds and tests (root; safe to repeat)
+  build [--release] build lb and the rest of the host crates
+  demo              build lb and run it in a lab of network namespaces (root)
+  test [FILTER…]    run all checks and tests (root); with filters only the tests whose name contains one
+  fmt [--check]     format all sources, or fail if something is not formatted
+  clippy            clippy for the host crates and the eBPF crate; warnings are errors
+  tidy              what clippy does not check: layering, file sizes, left-overs, unsafe, machine paths
+  bench [FILTER…]   run the benchmarks (root)
+
+All tasks but tidy do first what they need of setup.
+
+Examples:
+  sudo -E env \"PATH=$PATH\" cargo xtask setup
+  cargo xtask build --release
+  cargo xtask test maglev ring
+";
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    Help,
+    Setup,
+    Build(Profile),
+    Demo,
+    Test { filters: Vec<String> },
+    Fmt(Formatting),
+    Clippy,
+    Tidy,
+    Bench { filters: Vec<String> },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Formatting {
+    Write,
+    Check,
+}
+
+/// Reads the arguments after the program's name; the error says what is wrong with them.
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task, String> {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    let asks_help = |word: &String| matches!(word.as_str(), "-h" | "--help");
+    if arguments.iter().any(asks_help) {
+        return Ok(Task::Help);
+    }
+    let Some((name, rest)) = arguments.split_first() else {
+        return Err("no task given".into());
+    };
+    let words: Vec<&str> = rest.iter().map(String::as_str).collect();
+    Ok(match (name.as_str(), words.as_slice()) {
+        ("help", []) => Task::Help,
+        ("setup", []) => Task::Setup,
+        ("build", []) => Task::Build(Profile::Dev),
+        ("build", ["--release"]) => Task::Build(Profile::Release),
+        ("demo", []) => Task::Demo,
+        ("test", words) => Task::Test { filters: filters(words)? },
+        ("fmt", []) => Task::Fmt(Formatting::Write),
+        ("fmt", ["--check"]) => Task::Fmt(Formatting::Check),
+        ("clippy", []) => Task::Clippy,
+        ("tidy", []) => Task::Tidy,
+        ("bench", words) => Task::Bench { filters: filters(words)? },
+        ("help" | "setup" | "build" | "demo" | "fmt" | "clippy" | "tidy", words) => {
+            return Err(format!("{name} does not take \"{}\"", words.join(" ")));
+        }
+        _ => return Err(format!("no task \"{name}\"")),
+    })
+}
+
+fn filters(words: &[&str]) -> Result<Vec<String>, String> {
+    match words.iter().find(|word| word.starts_with('-')) {
+        Some(option) => Err(format!("no option \"{option}\"; filters are parts of names")),
+        None => Ok(words.iter().map(|word| (*word).to_owned()).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Formatting, HELP, Profile, Task, parse};
+
+    fn read(line: &str) -> Result<Task, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn tasks() {
+        assert_eq!(read("build --release"), Ok(Task::Build(Profile::Release)));
+        assert_eq!(read("fmt --check"), Ok(Task::Fmt(Formatting::Check)));
+        assert_eq!(read("test a b"), Ok(Task::Test { filters: vec!["a".into(), "b".into()] }));
+        assert_eq!(read("test --help"), Ok(Task::Help));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, word) in [("", "no task"), ("tset", "tset"), ("build -r", "-r"), ("test --x", "--x")] {
+            assert!(read(line).is_err_and(|error| error.contains(word)), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_task() {
+        for task in ["setup", "build", "demo", "test", "fmt", "clippy", "tidy", "bench"] {
+            assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
+        }
+    }
+}

@@ -24,8 +24,19 @@ pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 pub const REASONS: &str = "REASONS";
 
 /// Every map of the balancer, in the order in which they are created.
-pub const BALANCER_MAPS: [&str; 11] =
-    [CONTROL, SERVICES, VIPS, RINGS, BACKENDS, PORTS, EGRESS, FLOWS, BACKEND_COUNTERS, SERVICE_DROPS, REASONS];
+pub const BALANCER_MAPS: [&str; 11] = [
+    CONTROL,
+    SERVICES,
+    VIPS,
+    RINGS,
+    BACKENDS,
+    PORTS,
+    EGRESS,
+    FLOWS,
+    BACKEND_COUNTERS,
+    SERVICE_DROPS,
+    REASONS,
+];
 
 /// The balancer's XDP program.
 pub const BALANCER_PROGRAM: &str = "lb_balancer";

@@ -15,4 +15,15 @@ macro_rules! pod {
     )+};
 }
 
-pod!(BackendCounters, BackendEntry, Control, FlowEntry, FlowKey, PortEntry, ServiceEntry, ServiceKey, VipEntry, VipKey);
+pod!(
+    BackendCounters,
+    BackendEntry,
+    Control,
+    FlowEntry,
+    FlowKey,
+    PortEntry,
+    ServiceEntry,
+    ServiceKey,
+    VipEntry,
+    VipKey
+);

@@ -52,7 +52,21 @@ impl core::fmt::Display for Protocol {
 }
 
 /// Key of [`SERVICES`](super::names::SERVICES).
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    FromBytes,
+    Hash,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+    Ord,
+    PartialEq,
+    PartialOrd,
+)]
 #[repr(C)]
 pub struct ServiceKey {
     /// Service address.
@@ -90,7 +104,21 @@ pub struct ServiceEntry {
 }
 
 /// Key of [`VIPS`](super::names::VIPS).
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    FromBytes,
+    Hash,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+    Ord,
+    PartialEq,
+    PartialOrd,
+)]
 #[repr(C)]
 pub struct VipKey {
     /// Service address.

@@ -11,7 +11,7 @@ use crate::wire::{
 /// host's own neighbour table wants them, and nobody waits for an answer.
 #[inline(always)]
 pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, own: Mac) -> Reason {
-    let Some(request) = frame.read(ethernet::LEN).and_then(|bytes| Packet::parse(bytes)) else {
+    let Some(request) = frame.read(ethernet::LEN).and_then(Packet::parse) else {
         return Reason::NotIpv4;
     };
     if request.operation != Operation::Request || request.sender == request.target {

@@ -18,7 +18,12 @@ pub(super) struct Choice {
 /// Chooses by the slot alone where it is settled, which reads and writes no flow table; by the recorded flows where
 /// its owner has changed.
 #[inline(always)]
-pub(super) fn choose<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slot: Slot) -> Option<Choice> {
+pub(super) fn choose<T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    packet: &Packet,
+    slot: Slot,
+) -> Option<Choice> {
     match slot.state() {
         SlotState::Settled => current(tables, slot, packet.kind == Kind::Opening),
         SlotState::Fresh | SlotState::Late => unsettled(tables, service, packet, slot),
@@ -32,7 +37,9 @@ fn current<T: Tables>(tables: &T, slot: Slot, new_flow: bool) -> Option<Choice> 
     match BackendState::from_raw(entry.state) {
         BackendState::Absent => None,
         // The current owner is trusted: userspace takes its slots away before it marks it down.
-        BackendState::Up | BackendState::Draining | BackendState::Down => Some(Choice { id, entry, new_flow }),
+        BackendState::Up | BackendState::Draining | BackendState::Down => {
+            Some(Choice { id, entry, new_flow })
+        }
     }
 }
 

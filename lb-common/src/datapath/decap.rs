@@ -33,7 +33,7 @@ pub fn decapsulate<F: Frame, T: DecapTables>(frame: &mut F, tables: &T) -> Decap
 
 #[inline(always)]
 fn strip<F: Frame, T: DecapTables>(frame: &mut F, tables: &T) -> Result<DecapReason, DecapReason> {
-    let link = frame.read(0).map(|bytes| ethernet::Header::parse(bytes)).ok_or(DecapReason::NotATunnel)?;
+    let link = frame.read(0).map(ethernet::Header::parse).ok_or(DecapReason::NotATunnel)?;
     if link.ether_type != ethernet::IPV4 {
         return Err(DecapReason::NotATunnel);
     }

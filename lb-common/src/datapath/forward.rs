@@ -32,7 +32,12 @@ pub(super) fn forward<F: Frame, T: Tables>(
 
 /// L2 direct server return: only the MAC addresses change.
 #[inline(always)]
-fn rewrite<F: Frame>(frame: &mut F, packet: &Packet, next_hop: NextHop, port: &PortEntry) -> Result<(), Reason> {
+fn rewrite<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    next_hop: NextHop,
+    port: &PortEntry,
+) -> Result<(), Reason> {
     if u32::from(packet.total_len) > port.mtu {
         return Err(Reason::TooBig);
     }
@@ -56,7 +61,8 @@ fn encapsulate<F: Frame>(
     if total_len > port.mtu || total_len > u32::from(u16::MAX) {
         return Err(Reason::TooBig);
     }
-    let (Some(source), Some(destination)) = (unmapped(backend.outer_source), unmapped(backend.address)) else {
+    let (Some(source), Some(destination)) = (unmapped(backend.outer_source), unmapped(backend.address))
+    else {
         return Err(Reason::NoBackend);
     };
     frame.grow_front::<{ ipv4::LEN }>().ok_or(Reason::NoHeadroom)?;

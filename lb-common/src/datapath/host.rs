@@ -28,6 +28,11 @@ impl HostFrame {
         Self { bytes: bytes.to_vec(), headroom: HEADROOM }
     }
 
+    /// A frame whose driver has left none.
+    pub fn without_headroom(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec(), headroom: 0 }
+    }
+
     /// Its bytes now.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

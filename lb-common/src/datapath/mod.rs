@@ -14,6 +14,8 @@ pub mod host;
 mod parse;
 mod process;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use choose::TOUCH_INTERVAL_NS;
 pub use decap::{DecapTables, DecapVerdict, decapsulate};

@@ -26,7 +26,7 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let (Some(control), Some(own)) = (tables.control(), tables.port(tables.ingress())) else {
         return settle(tables, Reason::NotIpv4); // nothing is configured yet
     };
-    let Some(link) = frame.read(0).map(|bytes| ethernet::Header::parse(bytes)) else {
+    let Some(link) = frame.read(0).map(ethernet::Header::parse) else {
         return settle(tables, Reason::NotIpv4);
     };
     if link.ether_type == ethernet::ARP {

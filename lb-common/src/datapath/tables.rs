@@ -1,8 +1,8 @@
 //! Access to the maps.
 
 use crate::abi::{
-    BackendEntry, BackendId, Control, FlowEntry, FlowKey, PortEntry, Reason, ServiceEntry, ServiceKey, Slot, VipEntry,
-    VipKey,
+    BackendEntry, BackendId, Control, FlowEntry, FlowKey, PortEntry, Reason, ServiceEntry, ServiceKey, Slot,
+    VipEntry, VipKey,
 };
 
 /// What the engine reads and writes besides the frame. Values are copies: nobody else's update can change them while a

@@ -93,9 +93,8 @@ impl Packet {
 mod tests {
     use super::*;
 
-    const REQUEST_BYTES: [u8; LEN] = [
-        0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 9, 192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1,
-    ];
+    const REQUEST_BYTES: [u8; LEN] =
+        [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 9, 192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1];
 
     #[test]
     fn parse_and_emit_are_inverse() {

@@ -18,12 +18,16 @@ use crate::lab::LabCommand;
 ///
 /// Exit codes: 0 done, 1 failed, 2 bad input. `lb status` exits 0 healthy, 1 degraded, 2 not forwarding, 3 unknown.
 #[derive(Debug, Parser)]
-#[command(name = "lb", version, after_help = "Examples:
+#[command(
+    name = "lb",
+    version,
+    after_help = "Examples:
   lb validate lb.yaml
   lb attach eth0 --config lb.yaml --confirm 60s
   lb run --config lb.yaml --watch
   lb status
-  lb lab demo")]
+  lb lab demo"
+)]
 pub(super) struct Options {
     /// Work in this network namespace (a name from /run/netns, or a path)
     #[arg(long, global = true, value_name = "NAME")]
@@ -96,7 +100,9 @@ pub(super) enum Command {
     #[command(hide = true)]
     Undo { interface: String, seconds: u64 },
     /// Remove the data plane from an interface completely
-    #[command(after_help = "Examples:\n  lb detach eth0\n  lb detach eth0 --force   # also while traffic flows")]
+    #[command(
+        after_help = "Examples:\n  lb detach eth0\n  lb detach eth0 --force   # also while traffic flows"
+    )]
     Detach {
         /// The interface
         #[arg(value_name = "IFACE")]
@@ -129,7 +135,9 @@ pub(super) enum Command {
         output: Output,
     },
     /// Shares of the backends in the rings of a config, and what another config would move
-    #[command(after_help = "Examples:\n  lb ring --config lb.yaml\n  lb ring --config lb.yaml --against new.yaml")]
+    #[command(
+        after_help = "Examples:\n  lb ring --config lb.yaml\n  lb ring --config lb.yaml --against new.yaml"
+    )]
     Ring(RingArgs),
     /// On a backend: strip IPIP from packets that the balancer sent
     #[command(after_help = "Examples:
@@ -227,10 +235,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
     let (address, length) = text.split_once('/').unwrap_or((text, "32"));
     let address: Ipv4Addr = address.parse().map_err(|_| format!("{address} is no IPv4 address"))?;
-    let length: u8 = length.parse().ok().filter(|l| *l <= 32).ok_or("a prefix length is 0 to 32".to_owned())?;
+    let length: u8 =
+        length.parse().ok().filter(|l| *l <= 32).ok_or("a prefix length is 0 to 32".to_owned())?;
     let host = u32::MAX.checked_shr(length.into()).unwrap_or(0);
     if u32::from(address) & host != 0 {
-        return Err(format!("host bits are set: {} is the network", Ipv4Addr::from(u32::from(address) & !host)));
+        return Err(format!(
+            "host bits are set: {} is the network",
+            Ipv4Addr::from(u32::from(address) & !host)
+        ));
     }
     Ok((address, length))
 }
@@ -239,7 +251,8 @@ fn prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
 pub(super) fn start_logging(options: &Options) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     match options.log_format {
         LogFormat::Text => lines.with_target(false).init(),
         LogFormat::Json => lines.json().init(),

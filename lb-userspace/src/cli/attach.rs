@@ -65,7 +65,9 @@ fn print(changes: Changes, output: super::args::Output, dry_run: bool) -> Result
         lines.push(match (dry_run, changes.steps.is_empty()) {
             (true, _) => format!("dry run: {} steps, nothing changed", changes.steps.len()),
             (false, true) => format!("nothing to change, generation {}", changes.generation),
-            (false, false) => format!("{} steps done, generation {}", changes.steps.len(), changes.generation),
+            (false, false) => {
+                format!("{} steps done, generation {}", changes.steps.len(), changes.generation)
+            }
         });
         lines.join("\n") + "\n"
     })
@@ -106,9 +108,14 @@ pub(super) fn detach(context: &Context, interface: &str, force: bool) -> Result<
 }
 
 /// Detaches; what was done, in words.
-pub(super) fn detach_from(instance: &Instance, interface: &str, force: bool) -> Result<&'static str, Failure> {
-    let ifindex = nix::net::if_::if_nametoindex(interface)
-        .map_err(|_| Failure::bad_input(format!("there is no interface {interface} in this network namespace")))?;
+pub(super) fn detach_from(
+    instance: &Instance,
+    interface: &str,
+    force: bool,
+) -> Result<&'static str, Failure> {
+    let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|_| {
+        Failure::bad_input(format!("there is no interface {interface} in this network namespace"))
+    })?;
     if daemon::is_running(&instance.socket) {
         let message = "the daemon is running and would attach again; stop it first (SIGTERM to `lb run`)";
         return Err(Failure::failed(message));
@@ -116,7 +123,8 @@ pub(super) fn detach_from(instance: &Instance, interface: &str, force: bool) -> 
     match KernelPlane::open(&instance.pins) {
         // Whatever does not open can still be removed.
         Ok(plane) if !force && flows(&plane)? => {
-            let message = format!("traffic flows through {interface}; it would stop. `lb detach {interface} --force`");
+            let message =
+                format!("traffic flows through {interface}; it would stop. `lb detach {interface} --force`");
             return Err(Failure::failed(message));
         }
         Ok(_) => {}
@@ -138,7 +146,8 @@ pub(super) fn detach_from(instance: &Instance, interface: &str, force: bool) -> 
 
 /// Whether packets are being forwarded now.
 fn flows(plane: &KernelPlane) -> Result<bool, Failure> {
-    let forwarded = || -> Result<u64, Failure> { Ok(plane.counters()?.backends.values().map(|c| c.packets).sum()) };
+    let forwarded =
+        || -> Result<u64, Failure> { Ok(plane.counters()?.backends.values().map(|c| c.packets).sum()) };
     let before = forwarded()?;
     std::thread::sleep(Duration::from_secs(1));
     Ok(forwarded()? != before)

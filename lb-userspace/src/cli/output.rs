@@ -25,7 +25,8 @@ impl Table {
     /// The table, every line indented by `indent` spaces.
     pub(super) fn render(&self, indent: usize) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
+        let width =
+            |column: usize| self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         let mut text = String::new();
         for row in &self.rows {
@@ -40,7 +41,11 @@ impl Table {
 }
 
 /// Prints a value as JSON, or the text.
-pub(super) fn print(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+pub(super) fn print(
+    output: Output,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
     let text = match output {
         Output::Table => text(),
         Output::Json => serde_json::to_string_pretty(value).map_err(Failure::failed)? + "\n",

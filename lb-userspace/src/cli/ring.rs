@@ -59,7 +59,8 @@ fn load(path: &Path) -> Result<Model, Failure> {
 pub(super) fn run(args: &RingArgs) -> Result<ExitCode, Failure> {
     let model = load(&args.config)?;
     let other = args.against.as_deref().map(load).transpose()?;
-    let rings: Vec<Ring> = model.services.iter().map(|service| one(&model, service, other.as_ref())).collect();
+    let rings: Vec<Ring> =
+        model.services.iter().map(|service| one(&model, service, other.as_ref())).collect();
     output::print(args.output, &rings, || rings.iter().map(text).collect())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -99,7 +100,12 @@ fn text(ring: &Ring) -> String {
     let mut table = Table::new(["BACKEND", "WGT", "SLOTS", "SHARE"]);
     for share in &ring.backends {
         let slots = share.slots;
-        table.row([share.address.to_string(), share.weight.to_string(), slots.to_string(), percent(slots, ring.size)]);
+        table.row([
+            share.address.to_string(),
+            share.weight.to_string(),
+            slots.to_string(),
+            percent(slots, ring.size),
+        ]);
     }
     let moved = ring.moved.map_or_else(String::new, |moved| {
         format!("  the other config moves {moved} slots, {}\n", percent(moved, ring.size))

@@ -73,7 +73,8 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
 fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> String {
     let age = Saved::now().saturating_sub(view.saved.applied_at);
     let generation = view.observed.control.generation;
-    let mut text = format!("{health}  gen {generation}  config {}  applied {} ago\n", view.saved.origin, duration(age));
+    let mut text =
+        format!("{health}  gen {generation}  config {}  applied {} ago\n", view.saved.origin, duration(age));
     for problem in problems {
         text += &format!("  {problem}\n");
     }
@@ -138,7 +139,8 @@ fn duration(seconds: u64) -> String {
 pub(super) fn services(context: &Context, output: Output) -> Result<ExitCode, Failure> {
     let view = View::read(context)?;
     output::print(output, &view.services, || {
-        let header = ["NAME", "VIP", "MODE", "UP", "ANSWERED BY", "RING", "UNSETTLED", "PACKETS", "BYTES", "DROPS"];
+        let header =
+            ["NAME", "VIP", "MODE", "UP", "ANSWERED BY", "RING", "UNSETTLED", "PACKETS", "BYTES", "DROPS"];
         let mut table = Table::new(header);
         for service in &view.services {
             table.row([
@@ -163,9 +165,10 @@ pub(super) fn services(context: &Context, output: Output) -> Result<ExitCode, Fa
 pub(super) fn backends(context: &Context, output: Output) -> Result<ExitCode, Failure> {
     let view = View::read(context)?;
     output::print(output, &view.services, || {
-        let tables = view.services.iter().map(|service| {
-            format!("{} {}\n{}", service.name, service.id, backend_table(service).render(2))
-        });
+        let tables = view
+            .services
+            .iter()
+            .map(|service| format!("{} {}\n{}", service.name, service.id, backend_table(service).render(2)));
         tables.collect()
     })?;
     Ok(ExitCode::SUCCESS)
@@ -221,7 +224,13 @@ fn counters_text(view: &View, verdicts: &[(&'static str, u64); 3]) -> String {
             ]);
         }
         for (reason, packets) in &service.drops {
-            table.row([service.id.clone(), format!("dropped: {reason}"), packets.to_string(), "".into(), "".into()]);
+            table.row([
+                service.id.clone(),
+                format!("dropped: {reason}"),
+                packets.to_string(),
+                "".into(),
+                "".into(),
+            ]);
         }
     }
     text + &table.render(0)

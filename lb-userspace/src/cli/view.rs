@@ -83,8 +83,10 @@ impl View {
         let counters = plane.counters()?;
         let model = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
         let services = model.map_or_else(Vec::new, |model| services(&model, &observed, &counters));
-        let attachments =
-            attached(&instance.pins).into_iter().map(|found| (interface_name(found.ifindex), found)).collect();
+        let attachments = attached(&instance.pins)
+            .into_iter()
+            .map(|found| (interface_name(found.ifindex), found))
+            .collect();
         Ok(Self {
             saved,
             attachments,
@@ -143,10 +145,12 @@ fn backend_view(
     counters: &Counters,
 ) -> BackendView {
     let address = mapped(backend.address.octets());
-    let ours = |entry: &lb_common::abi::BackendEntry| Some(entry.service) == service && entry.address == address;
-    let found = observed.backends.iter().find(|(_, entry)| {
-        ours(entry) && BackendState::from_raw(entry.state) != BackendState::Down
-    });
+    let ours =
+        |entry: &lb_common::abi::BackendEntry| Some(entry.service) == service && entry.address == address;
+    let found = observed
+        .backends
+        .iter()
+        .find(|(_, entry)| ours(entry) && BackendState::from_raw(entry.state) != BackendState::Down);
     let (id, entry) = found.map_or((0, None), |(id, entry)| (*id, Some(*entry)));
     let hop = NextHop(entry.map_or(0, |entry| entry.next_hop));
     let state = match entry.map(|entry| BackendState::from_raw(entry.state)) {

@@ -12,7 +12,9 @@ pub(super) async fn all(advertised: &BTreeMap<Ipv4Addr, u32>, links: &Snapshot) 
         by_interface.entry(*ifindex).or_default().push(*address);
     }
     for (ifindex, addresses) in by_interface {
-        let Some((link, mac)) = links.by_index(ifindex).and_then(|link| Some((link, link.mac?))) else { continue };
+        let Some((link, mac)) = links.by_index(ifindex).and_then(|link| Some((link, link.mac?))) else {
+            continue;
+        };
         match announce(ifindex, mac, &addresses).await {
             Ok(()) => tracing::info!(interface = link.name, ?addresses, "announced"),
             Err(error) => tracing::warn!(interface = link.name, %error, "addresses not announced"),

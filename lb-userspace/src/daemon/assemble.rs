@@ -56,7 +56,8 @@ pub fn targets(model: &Model) -> Vec<Target> {
     let backends = model.services.iter().flat_map(|service| &service.backends);
     let mut targets: BTreeMap<Ipv4Addr, Target> = BTreeMap::new();
     for backend in backends {
-        let target = Target { address: backend.address, mac: backend.mac, interface: backend.interface.clone() };
+        let target =
+            Target { address: backend.address, mac: backend.mac, interface: backend.interface.clone() };
         targets.entry(backend.address).or_insert(target);
     }
     targets.into_values().collect()
@@ -68,7 +69,8 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
         desired: Desired { hash_key: model.hash_key, ..Desired::default() },
         ..Assembled::default()
     };
-    let mut ports: BTreeMap<u32, DesiredPort> = attached.iter().map(|link| (link.ifindex, port(link))).collect();
+    let mut ports: BTreeMap<u32, DesiredPort> =
+        attached.iter().map(|link| (link.ifindex, port(link))).collect();
     for link in attached {
         assembled.findings.extend(interface_findings(link, links));
     }
@@ -88,7 +90,11 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
             }
         });
         let backends = backends.collect();
-        assembled.desired.services.push(DesiredService { id: service.id, ring_size: service.ring_size, backends });
+        assembled.desired.services.push(DesiredService {
+            id: service.id,
+            ring_size: service.ring_size,
+            backends,
+        });
     }
     for vip in &model.vips {
         let announced = advertised_on(vip, attached, links);
@@ -143,10 +149,13 @@ fn tunnel(backend: &Backend, node: Ipv4Addr) -> Option<Tunnel> {
 fn source(resolution: Option<&Resolution>, links: &Snapshot) -> Ipv4Addr {
     let own = match resolution {
         Some(Resolution::Resolved(hop)) => Some(hop.source),
-        Some(Resolution::Unresolved { ifindex, via, .. }) => links.by_index(*ifindex).map(|link| link.source_for(*via)),
+        Some(Resolution::Unresolved { ifindex, via, .. }) => {
+            links.by_index(*ifindex).map(|link| link.source_for(*via))
+        }
         Some(Resolution::Unroutable(_) | Resolution::Local) | None => None,
     };
-    let any = || links.iter().flat_map(|link| &link.addresses).map(|own| own.address).find(|a| !a.is_loopback());
+    let any =
+        || links.iter().flat_map(|link| &link.addresses).map(|own| own.address).find(|a| !a.is_loopback());
     own.or_else(any).unwrap_or(Ipv4Addr::UNSPECIFIED)
 }
 
@@ -155,7 +164,10 @@ fn interface_findings(link: &Link, links: &Snapshot) -> Vec<Finding> {
     if let Some(master) = link.master.and_then(|master| links.by_index(master)) {
         findings.push(Finding::warning(
             "LB033",
-            format!("{} is a port of {}: packets that lb does not take go to {}", link.name, master.name, master.name),
+            format!(
+                "{} is a port of {}: packets that lb does not take go to {}",
+                link.name, master.name, master.name
+            ),
             "next hops must lead out of the port itself (interface: per backend), not of its master",
         ));
     }
@@ -178,10 +190,15 @@ fn backend_finding(service: &Service, backend: &Backend, resolution: Option<&Res
             format!("{who} is this balancer itself"),
             "a balancer cannot be its own backend; use another host's address",
         )),
-        Some(Resolution::Resolved(hop)) if backend.forwarding == Forwarding::L2 && hop.via != backend.address => {
+        Some(Resolution::Resolved(hop))
+            if backend.forwarding == Forwarding::L2 && hop.via != backend.address =>
+        {
             Some(Finding::error(
                 "LB036",
-                format!("{who} is not on a segment of this host (it is behind {}), but forwarding is l2", hop.via),
+                format!(
+                    "{who} is not on a segment of this host (it is behind {}), but forwarding is l2",
+                    hop.via
+                ),
                 "l2 only rewrites MAC addresses and cannot cross a router; use forwarding: ipip",
             ))
         }

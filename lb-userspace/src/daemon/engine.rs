@@ -149,7 +149,11 @@ impl Engine {
         Ok(applied)
     }
 
-    fn prepare(&self, candidate: &Candidate, machine: Machine<'_>) -> Result<(Assembled, Plan, Applied), Error> {
+    fn prepare(
+        &self,
+        candidate: &Candidate,
+        machine: Machine<'_>,
+    ) -> Result<(Assembled, Plan, Applied), Error> {
         let model = &candidate.loaded.model;
         let observed = self.plane.observe()?;
         let (assembled, findings) = self.join(model, machine, observed.control.generation + 1)?;
@@ -164,7 +168,12 @@ impl Engine {
         Ok((assembled, plan, Applied { steps, warnings, generation }))
     }
 
-    fn join(&self, model: &Model, machine: Machine<'_>, generation: u64) -> Result<(Assembled, Vec<Finding>), Error> {
+    fn join(
+        &self,
+        model: &Model,
+        machine: Machine<'_>,
+        generation: u64,
+    ) -> Result<(Assembled, Vec<Finding>), Error> {
         let attached = interfaces::find(&self.interfaces, machine.links)?;
         let mut assembled = assemble(model, &attached, machine.links, machine.resolutions);
         assembled.desired.generation = generation;

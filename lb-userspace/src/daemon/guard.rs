@@ -16,7 +16,8 @@ pub fn guard(old: &Model, new: &Model) -> Vec<Finding> {
 }
 
 fn one(before: &Service, after: &Service) -> Option<Finding> {
-    let addresses = |service: &Service| -> BTreeSet<Ipv4Addr> { service.backends.iter().map(|b| b.address).collect() };
+    let addresses =
+        |service: &Service| -> BTreeSet<Ipv4Addr> { service.backends.iter().map(|b| b.address).collect() };
     let (old, new) = (addresses(before), addresses(after));
     let leaving = old.difference(&new).count();
     if leaving * 2 <= old.len() {

@@ -32,8 +32,11 @@ impl Instance {
     /// Makes the directory that its files are in.
     pub fn prepare(&self) -> Result<(), Error> {
         let directory = self.state.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(directory)
-            .map_err(|source| Error::File { action: "creating", path: directory.to_owned(), source })
+        fs::create_dir_all(directory).map_err(|source| Error::File {
+            action: "creating",
+            path: directory.to_owned(),
+            source,
+        })
     }
 
     /// Removes its files, and the directory with the last of them.
@@ -50,9 +53,11 @@ impl Instance {
 /// `main` in the host's network namespace, otherwise the namespace's inode number, which is its identity.
 fn name() -> Result<String, Error> {
     let inode = |path: &str| {
-        fs::metadata(path)
-            .map(|found| found.ino())
-            .map_err(|source| Error::File { action: "reading", path: path.into(), source })
+        fs::metadata(path).map(|found| found.ino()).map_err(|source| Error::File {
+            action: "reading",
+            path: path.into(),
+            source,
+        })
     };
     let own = inode("/proc/thread-self/ns/net")?;
     Ok(if inode("/proc/1/ns/net").ok() == Some(own) { "main".to_owned() } else { format!("netns-{own}") })

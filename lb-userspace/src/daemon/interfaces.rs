@@ -27,8 +27,12 @@ pub(super) fn attach(
     interface: &Interface,
     link: &Link,
 ) -> Result<String, Error> {
-    let ours = observed.attached.iter().any(|port| observed.ports.get(port).is_some_and(|p| p.ifindex == link.ifindex));
-    let port = observed.ports.iter().find(|(_, port)| port.ifindex == link.ifindex).map_or(0, |(number, _)| *number);
+    let ours = observed
+        .attached
+        .iter()
+        .any(|port| observed.ports.get(port).is_some_and(|p| p.ifindex == link.ifindex));
+    let port =
+        observed.ports.iter().find(|(_, port)| port.ifindex == link.ifindex).map_or(0, |(number, _)| *number);
     let target = Target { ifindex: link.ifindex, port, facts: facts(link, ours) };
     let name = &link.name;
     let (mode, attachment) = match interface.mode {

@@ -35,7 +35,9 @@ pub(super) fn check(model: &Model, links: &Snapshot, sockets: impl Fn(Protocol) 
 fn uses(table: &str, address: Ipv4Addr, port: u16) -> bool {
     let own = u32::from_ne_bytes(address.octets());
     table.lines().skip(1).any(|line| {
-        let Some((bound, bound_port)) = line.split_whitespace().nth(1).and_then(|local| local.split_once(':')) else {
+        let Some((bound, bound_port)) =
+            line.split_whitespace().nth(1).and_then(|local| local.split_once(':'))
+        else {
             return false;
         };
         let bound = u32::from_str_radix(bound, 16);

@@ -184,7 +184,9 @@ impl Daemon {
     async fn serve(&mut self, mut client: UnixStream) {
         let reply = match socket::read(&mut client).await {
             Ok(request) => self.reply(request).await,
-            Err(error) => Reply { error: Some((format!("request not understood: {error}"), true)), ..Reply::default() },
+            Err(error) => {
+                Reply { error: Some((format!("request not understood: {error}"), true)), ..Reply::default() }
+            }
         };
         if let Err(error) = socket::answer(client, &reply).await {
             tracing::debug!(%error, "client gone");
@@ -205,7 +207,9 @@ impl Daemon {
                 generation: applied.generation,
                 error: None,
             },
-            Err(error) => Reply { error: Some((error.to_string(), error.is_bad_input())), ..Reply::default() },
+            Err(error) => {
+                Reply { error: Some((error.to_string(), error.is_bad_input())), ..Reply::default() }
+            }
         }
     }
 
@@ -225,7 +229,9 @@ async fn settle(watcher: &Watcher, candidate: &Candidate) {
     let wanted = targets(&candidate.loaded.model);
     let mut resolutions = watcher.resolutions();
     let complete = |found: &Arc<Resolutions>| {
-        wanted.iter().all(|target| found.get(&target.address).is_some_and(|resolution| !resolution.is_pending()))
+        wanted
+            .iter()
+            .all(|target| found.get(&target.address).is_some_and(|resolution| !resolution.is_pending()))
     };
     let _patience_ended = tokio::time::timeout(PATIENCE, resolutions.wait_for(complete)).await;
 }
@@ -243,7 +249,9 @@ fn report(applied: &Applied) {
 fn unreachable_backends(resolutions: &Resolutions) {
     for (address, resolution) in resolutions {
         match resolution {
-            Resolution::Unresolved { via, why, .. } => tracing::warn!(%address, %via, why, "backend has no next hop"),
+            Resolution::Unresolved { via, why, .. } => {
+                tracing::warn!(%address, %via, why, "backend has no next hop")
+            }
             Resolution::Unroutable(why) => tracing::warn!(%address, why, "backend has no route"),
             Resolution::Resolved(_) | Resolution::Local => {}
         }

@@ -35,7 +35,11 @@ impl Saved {
             Err(source) => return Err(Error::File { action: "reading", path: path.to_owned(), source }),
         };
         let parsed = serde_json::from_str(&text).map_err(io::Error::other);
-        parsed.map(Some).map_err(|source| Error::File { action: "understanding", path: path.to_owned(), source })
+        parsed.map(Some).map_err(|source| Error::File {
+            action: "understanding",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Writes it in one step: a reader sees the old one or the new one.

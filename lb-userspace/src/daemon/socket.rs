@@ -51,7 +51,8 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, Error> {
     let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
     let _stale = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(failed("opening socket"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed("protecting socket"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(failed("protecting socket"))?;
     Ok(listener)
 }
 

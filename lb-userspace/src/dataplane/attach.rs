@@ -74,7 +74,11 @@ pub fn attach(pins: &Pins, size: &Size, target: &Target, mode: Mode) -> Result<A
             // The interface went away and came back: the link is attached to nothing any more.
             Err(error) => {
                 tracing::debug!(interface = name.as_str(), %error, "stale link");
-                std::fs::remove_file(&path).map_err(|source| Error::File { action: "removing", path: path.clone(), source })?;
+                std::fs::remove_file(&path).map_err(|source| Error::File {
+                    action: "removing",
+                    path: path.clone(),
+                    source,
+                })?;
             }
         }
     }
@@ -85,13 +89,15 @@ pub fn attach(pins: &Pins, size: &Size, target: &Target, mode: Mode) -> Result<A
     // A netlink attachment could not be pinned: dropping it here detaches it again.
     let link = FdLink::try_from(link).map_err(|error| link_error(name, &error))?;
     let attachment = described(&link, target.ifindex, false, name)?;
-    link.pin(&path).map_err(|error| Error::Link { interface: name.clone(), source: io::Error::other(error) })?;
+    link.pin(&path)
+        .map_err(|error| Error::Link { interface: name.clone(), source: io::Error::other(error) })?;
     Ok(attachment)
 }
 
 fn replace(program: &mut Xdp, pinned: PinnedLink, name: &str) -> Result<FdLink, Error> {
     let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| link_error(name, &error))?;
-    let other = |error: ProgramError| Error::Link { interface: name.to_owned(), source: io::Error::other(error) };
+    let other =
+        |error: ProgramError| Error::Link { interface: name.to_owned(), source: io::Error::other(error) };
     let id = program.attach_to_link(link).map_err(other)?;
     let link = program.take_link(id).map_err(other)?;
     FdLink::try_from(link).map_err(|error| link_error(name, &error))

@@ -53,7 +53,8 @@ impl Pins {
             return Vec::new();
         };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut links: Vec<u32> = names.filter_map(|name| name.strip_prefix(LINK_PREFIX)?.parse().ok()).collect();
+        let mut links: Vec<u32> =
+            names.filter_map(|name| name.strip_prefix(LINK_PREFIX)?.parse().ok()).collect();
         links.sort_unstable();
         links
     }
@@ -69,7 +70,9 @@ impl Pins {
         let directory = File::open(&path).map_err(file("opening"))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(directory) => Ok(Lock { _directory: directory }),
-            Err((directory, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Locked { pid: holder(&directory) }),
+            Err((directory, nix::errno::Errno::EWOULDBLOCK)) => {
+                Err(Error::Locked { pid: holder(&directory) })
+            }
             Err((_, errno)) => Err(file("locking")(io::Error::from(errno))),
         }
     }
@@ -102,6 +105,7 @@ fn holder(file: &File) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{}", file.metadata().ok()?.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let line = locks.lines().find(|line| line.contains("FLOCK") && line.split(' ').any(|w| w.ends_with(&inode)))?;
+    let line =
+        locks.lines().find(|line| line.contains("FLOCK") && line.split(' ').any(|w| w.ends_with(&inode)))?;
     line.split_whitespace().nth(4)?.parse().ok()
 }

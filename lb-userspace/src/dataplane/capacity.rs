@@ -2,8 +2,8 @@
 
 use lb_common::abi::names::{self, PORTS as PORTS_MAP};
 use lb_common::abi::{
-    BackendCounters, BackendEntry, FlowEntry, FlowKey, PortEntry, REASON_SLOTS, ServiceEntry, ServiceKey, VipEntry,
-    VipKey,
+    BackendCounters, BackendEntry, FlowEntry, FlowKey, PortEntry, REASON_SLOTS, ServiceEntry, ServiceKey,
+    VipEntry, VipKey,
 };
 
 use crate::reconcile::Size;
@@ -37,7 +37,8 @@ impl Memory {
 pub fn memory(size: &Size, cpus: u64) -> Memory {
     use names::{BACKEND_COUNTERS, BACKENDS, FLOWS, REASONS, RINGS, SERVICE_DROPS, SERVICES, VIPS};
     let of = |bytes: usize| (bytes as u64).next_multiple_of(8);
-    let hash = |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
+    let hash =
+        |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
     let backends = u64::from(size.backends) + 1;
     let maps = vec![
         (SERVICES, hash(size.services, size_of::<ServiceKey>(), size_of::<ServiceEntry>())),
@@ -60,7 +61,8 @@ mod tests {
     /// The promise of the documentation: 10 services with 100 backends each fit 32 MiB, also on 64 CPUs.
     #[test]
     fn ten_services_with_a_hundred_backends_fit_32_mib() {
-        let size = Size { services: 64, vips: 64, ring_slots: 1 << 20, backends: 4000, ports: PORTS, flows: 65_536 };
+        let size =
+            Size { services: 64, vips: 64, ring_slots: 1 << 20, backends: 4000, ports: PORTS, flows: 65_536 };
         assert!(memory(&size, 64).total() <= 32 << 20, "{:?}", memory(&size, 64));
     }
 }

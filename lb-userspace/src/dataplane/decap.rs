@@ -36,7 +36,8 @@ impl Decap {
             allowed.insert(VipKey::v4(vip.octets()), 0, 0).map_err(Error::map(DECAP_VIPS))?;
         }
         let map = object.map_mut(DECAP_SOURCES).ok_or(Error::Missing(DECAP_SOURCES))?;
-        let mut allowed: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(map).map_err(Error::map(DECAP_SOURCES))?;
+        let mut allowed: LpmTrie<_, [u8; 16], u32> =
+            LpmTrie::try_from(map).map_err(Error::map(DECAP_SOURCES))?;
         for (network, length) in sources {
             let key = Key::new(96 + u32::from(*length), mapped(network.octets()));
             allowed.insert(&key, 0, 0).map_err(Error::map(DECAP_SOURCES))?;
@@ -52,7 +53,8 @@ impl Decap {
         let program = self.object.program_mut(DECAP_PROGRAM).ok_or(Error::Missing(DECAP_PROGRAM))?;
         let other = |source| Error::Program { program: DECAP_PROGRAM, source };
         let program: &mut aya::programs::Xdp = program.try_into().map_err(other)?;
-        let id = program.attach_to_if_index(ifindex, mode.into()).map_err(|error| refused(facts, mode, &error))?;
+        let id =
+            program.attach_to_if_index(ifindex, mode.into()).map_err(|error| refused(facts, mode, &error))?;
         let link = program.take_link(id).map_err(other)?;
         let failed = |error: aya::programs::links::LinkError| Error::Link {
             interface: facts.interface.clone(),

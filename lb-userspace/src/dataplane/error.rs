@@ -34,7 +34,9 @@ pub enum Error {
         pid: Option<u32>,
     },
     /// No pinned data plane.
-    #[error("no data plane is loaded here (looked in {path}); `lb attach IFACE --config FILE` or `lb run` loads one")]
+    #[error(
+        "no data plane is loaded here (looked in {path}); `lb attach IFACE --config FILE` or `lb run` loads one"
+    )]
     NotLoaded {
         /// Where its pins would be.
         path: PathBuf,

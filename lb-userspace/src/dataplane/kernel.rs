@@ -77,7 +77,11 @@ impl KernelPlane {
         }
         let attached: BTreeSet<u16> = {
             let links = self.pins.links();
-            ports.iter().filter(|(_, port)| links.contains(&port.ifindex)).map(|(number, _)| *number).collect()
+            ports
+                .iter()
+                .filter(|(_, port)| links.contains(&port.ifindex))
+                .map(|(number, _)| *number)
+                .collect()
         };
         let mut observed = Observed {
             size: maps.size,
@@ -140,7 +144,10 @@ impl KernelPlane {
     }
 
     fn put_port(&mut self, number: u16, entry: &PortEntry) -> Result<(), Error> {
-        self.maps.egress.set(number.into(), entry.ifindex, None, 0).map_err(|source| Error::Egress { source })?;
+        self.maps
+            .egress
+            .set(number.into(), entry.ifindex, None, 0)
+            .map_err(|source| Error::Egress { source })?;
         self.maps.ports.set(number.into(), entry, 0).map_err(Error::map(PORTS))
     }
 
@@ -162,7 +169,8 @@ fn pairs<K: Ord, V>(
 }
 
 fn zeros<T: aya::Pod + Default>() -> Result<PerCpuValues<T>, Error> {
-    let file = |source| Error::File { action: "reading", path: "/sys/devices/system/cpu/possible".into(), source };
+    let file =
+        |source| Error::File { action: "reading", path: "/sys/devices/system/cpu/possible".into(), source };
     let cpus = nr_cpus().map_err(|(_, source)| file(source))?;
     PerCpuValues::try_from(vec![T::default(); cpus]).map_err(file)
 }
@@ -203,7 +211,11 @@ impl DataPlane for KernelPlane {
 
 impl KernelPlane {
     /// Attaches (or replaces) the program on an interface that already has a port; see [`attach::attach`].
-    pub fn attach(&self, interface: &attach::Target, mode: attach::Mode) -> Result<attach::Attachment, Error> {
+    pub fn attach(
+        &self,
+        interface: &attach::Target,
+        mode: attach::Mode,
+    ) -> Result<attach::Attachment, Error> {
         attach::attach(&self.pins, &self.maps.size, interface, mode)
     }
 }

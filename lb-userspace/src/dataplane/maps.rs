@@ -73,7 +73,8 @@ impl Maps {
         if !pins.map(CONTROL).exists() {
             return Ok(None);
         }
-        let control = Array::try_from(aya::maps::Map::Array(open(pins, CONTROL)?)).map_err(Error::map(CONTROL))?;
+        let control =
+            Array::try_from(aya::maps::Map::Array(open(pins, CONTROL)?)).map_err(Error::map(CONTROL))?;
         let version = Array::<_, Control>::get(&control, &0, 0).map_err(Error::map(CONTROL))?.abi_version;
         // Zero: created, and its maker died before it wrote anything.
         if version != ABI_VERSION && version != 0 {
@@ -101,7 +102,11 @@ impl Maps {
             flows: entries(&flows, FLOWS)?,
         };
         let words = |name: &'static str, map: MapData, count: usize| {
-            Words::map(map.fd(), count).map_err(|source| Error::File { action: "mapping", path: pins.map(name), source })
+            Words::map(map.fd(), count).map_err(|source| Error::File {
+                action: "mapping",
+                path: pins.map(name),
+                source,
+            })
         };
         Ok(Self {
             control,

@@ -16,7 +16,10 @@ pub struct MemoryPlane {
 impl MemoryPlane {
     /// An empty one of this size.
     pub fn new(size: Size) -> Self {
-        Self { state: Observed { size, ..Observed::default() }, pool: vec![Slot::default(); size.ring_slots as usize] }
+        Self {
+            state: Observed { size, ..Observed::default() },
+            pool: vec![Slot::default(); size.ring_slots as usize],
+        }
     }
 
     /// Pretends that a recorded flow names this backend.

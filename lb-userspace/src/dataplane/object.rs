@@ -109,7 +109,8 @@ impl TestProgram {
         let program = self.object.program_mut(name).ok_or(Error::Missing(name))?;
         let program: &mut Xdp = program.try_into().map_err(refused)?;
         let mut output = vec![0; frame.len() + 256];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..Default::default() };
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..Default::default() };
         let result = program.test_run(options).map_err(refused)?;
         output.truncate(result.data_size_out as usize);
         Ok((result.return_value, output))

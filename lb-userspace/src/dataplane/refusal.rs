@@ -65,37 +65,52 @@ fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'s
         return ("LB010", format!("another XDP program (id {program}) is attached to {name} (certain)"), fix);
     }
     if text.contains("mtu") || (errno == Some(libc_errno::ERANGE)) {
-        let cause = format!("the MTU of {} (or its peer's) is too large for native XDP on this driver (certain)", facts.mtu);
+        let cause = format!(
+            "the MTU of {} (or its peer's) is too large for native XDP on this driver (certain)",
+            facts.mtu
+        );
         return ("LB011", cause, format!("ip link set dev {name} mtu 1500; or mode: generic (slower)"));
     }
     if text.contains("rx queues") || text.contains("queues not less than peer") {
-        let cause = "a veth with XDP needs at least as many receive queues as its peer has transmit queues (certain)";
+        let cause =
+            "a veth with XDP needs at least as many receive queues as its peer has transmit queues (certain)";
         return ("LB012", cause.into(), format!("ethtool -L {name} rx N   (N = the peer's transmit queues)"));
     }
     if text.contains("channel") || text.contains("queue") {
         let cause = "the driver has no transmit queues left for XDP (certain)";
-        return ("LB013", cause.into(), format!("ethtool -L {name} combined N   with fewer channels; or mode: generic"));
+        return (
+            "LB013",
+            cause.into(),
+            format!("ethtool -L {name} combined N   with fewer channels; or mode: generic"),
+        );
     }
     if text.contains("lro") || text.contains("gro") {
         let cause = "receive offloads merge packets before XDP sees them (certain)";
         return ("LB014", cause.into(), format!("ethtool -K {name} lro off rx-gro-hw off"));
     }
     match errno {
-        Some(libc_errno::EPERM | libc_errno::EACCES) => {
-            ("LB015", "lb lacks the rights".into(), "run it as root, or with CAP_BPF and CAP_NET_ADMIN".into())
-        }
+        Some(libc_errno::EPERM | libc_errno::EACCES) => (
+            "LB015",
+            "lb lacks the rights".into(),
+            "run it as root, or with CAP_BPF and CAP_NET_ADMIN".into(),
+        ),
         Some(libc_errno::EBUSY | libc_errno::EEXIST) => {
             let fix = format!("see `ip -d link show dev {name}` and detach the other program first");
             ("LB010", "another XDP program or mode is active on the interface (certain)".into(), fix)
         }
         Some(libc_errno::ENODEV) => ("LB016", format!("{name} is gone"), "name another interface".into()),
         Some(libc_errno::EOPNOTSUPP) if mode == Mode::Native && facts.mtu > SINGLE_BUFFER_MTU => {
-            let cause = format!("the MTU of {} is too large for native XDP on this driver (likely)", facts.mtu);
+            let cause =
+                format!("the MTU of {} is too large for native XDP on this driver (likely)", facts.mtu);
             ("LB011", cause, format!("ip link set dev {name} mtu 1500; or mode: generic (slower)"))
         }
         Some(libc_errno::EOPNOTSUPP) if mode == Mode::Native => {
             let cause = "the driver has no native XDP, or a setting of the interface forbids it (likely)";
-            ("LB017", cause.into(), format!("mode: generic (slower); `dmesg | tail` may name the setting of {name}"))
+            (
+                "LB017",
+                cause.into(),
+                format!("mode: generic (slower); `dmesg | tail` may name the setting of {name}"),
+            )
         }
         _ => ("LB018", "unknown".into(), format!("see `dmesg | tail`; report it with `ethtool -i {name}`")),
     }
@@ -149,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_where_why_and_what_to_do() {
-        let facts = Facts { interface: "eth0".into(), driver: Some("ena".into()), mtu: 1500, ..Facts::default() };
+        let facts =
+            Facts { interface: "eth0".into(), driver: Some("ena".into()), mtu: 1500, ..Facts::default() };
         let refusal = Refusal::explain(&facts, Mode::Native, "no room for XDP queues".into(), Some(12));
         let expected = "LB013 attach refused: eth0 (ena), native. Nothing changed.
   kernel: no room for XDP queues

@@ -54,7 +54,11 @@ impl Seed {
             hasher.finish()
         };
         let size = u64::from(size);
-        Permutation { next: (hash(0) % size) as u32, skip: (hash(1) % (size - 1) + 1) as u32, size: size as u32 }
+        Permutation {
+            next: (hash(0) % size) as u32,
+            skip: (hash(1) % (size - 1) + 1) as u32,
+            size: size as u32,
+        }
     }
 }
 
@@ -158,7 +162,8 @@ mod tests {
     const M: u32 = 65_537;
 
     fn seed() -> Seed {
-        let service = ServiceId { address: Ipv4Addr::new(203, 0, 113, 10), protocol: Protocol::Tcp, port: 80 };
+        let service =
+            ServiceId { address: Ipv4Addr::new(203, 0, 113, 10), protocol: Protocol::Tcp, port: 80 };
         Seed { service, key: [7; 16] }
     }
 
@@ -238,7 +243,8 @@ mod tests {
     fn the_ring_is_the_same_for_ever() {
         let ring = build(&seed(), &members(5, |i| i as u16), 101);
         assert_eq!(shares(&ring, 5), [0, 11, 21, 30, 39]);
-        let digest = ring.iter().fold(0u64, |hash, owner| hash.wrapping_mul(31).wrapping_add(u64::from(*owner)));
+        let digest =
+            ring.iter().fold(0u64, |hash, owner| hash.wrapping_mul(31).wrapping_add(u64::from(*owner)));
         assert_eq!(digest, 13_312_549_143_170_649_117);
     }
 

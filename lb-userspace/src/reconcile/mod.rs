@@ -27,7 +27,9 @@ use lb_common::abi::{ABI_VERSION, Control, VipEntry, VipKey};
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PlanError {
     /// A map is too small.
-    #[error("{what}: {needed} needed, room for {capacity}; raise limits.{limit}, then detach and attach again")]
+    #[error(
+        "{what}: {needed} needed, room for {capacity}; raise limits.{limit}, then detach and attach again"
+    )]
     Full {
         /// What there are too many of.
         what: &'static str,
@@ -65,7 +67,9 @@ pub enum PlanError {
         wanted: u32,
     },
     /// More backends than slots.
-    #[error("service {service}: backend {backend} would get no slot of {size}; raise the service's ring_size")]
+    #[error(
+        "service {service}: backend {backend} would get no slot of {size}; raise the service's ring_size"
+    )]
     NoSlot {
         /// The service.
         service: ServiceId,
@@ -108,7 +112,9 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Vec<PlanErro
         entry: put.entry,
         fresh: put.fresh,
     }));
-    steps.extend(services.rings.iter().map(|(start, words)| Step::WriteSlots { start: *start, words: words.clone() }));
+    steps.extend(
+        services.rings.iter().map(|(start, words)| Step::WriteSlots { start: *start, words: words.clone() }),
+    );
     if control != observed.control {
         steps.push(Step::PutControl(control));
     }
@@ -118,7 +124,8 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Vec<PlanErro
             steps.push(Step::PutVip(*key, *entry));
         }
     }
-    steps.extend(observed.vips.keys().filter(|key| !vips.contains_key(*key)).map(|key| Step::DeleteVip(*key)));
+    steps
+        .extend(observed.vips.keys().filter(|key| !vips.contains_key(*key)).map(|key| Step::DeleteVip(*key)));
     steps.extend(services.gone.iter().map(|key| Step::DeleteService(*key)));
     steps.extend(services.retired.iter().map(|id| Step::RetireBackend(*id)));
     steps.extend(ports.gone.iter().map(|number| Step::DeletePort(*number)));

@@ -45,7 +45,9 @@ pub(super) fn assign(observed: &Observed, desired: &Desired) -> Result<Ports, Pl
         }
         ports.by_ifindex.insert(port.ifindex, number);
     }
-    let kept = |number: &u16| ports.by_ifindex.values().any(|kept| kept == number) || observed.attached.contains(number);
+    let kept = |number: &u16| {
+        ports.by_ifindex.values().any(|kept| kept == number) || observed.attached.contains(number)
+    };
     ports.gone = observed.ports.keys().filter(|number| !kept(number)).copied().collect();
     Ok(ports)
 }

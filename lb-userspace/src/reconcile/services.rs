@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, Method, ServiceEntry, ServiceKey, mapped,
-};
+use lb_common::abi::{BackendEntry, BackendId, BackendState, Method, ServiceEntry, ServiceKey, mapped};
 use lb_common::wire::ipv4::{IPIP, OuterTemplate};
 
 use super::{Desired, DesiredBackend, DesiredService, Observed, PlanError, pool::Pool, ports::Ports, rings};
@@ -35,7 +33,12 @@ pub(super) fn key(id: ServiceId) -> ServiceKey {
 }
 
 /// Compares services one by one; obstacles are added to `errors`.
-pub(super) fn assign(observed: &Observed, desired: &Desired, ports: &Ports, errors: &mut Vec<PlanError>) -> Services {
+pub(super) fn assign(
+    observed: &Observed,
+    desired: &Desired,
+    ports: &Ports,
+    errors: &mut Vec<PlanError>,
+) -> Services {
     let mut services = Services::default();
     let wanted: BTreeSet<ServiceKey> = desired.services.iter().map(|service| key(service.id)).collect();
     services.gone = observed.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
@@ -48,8 +51,10 @@ pub(super) fn assign(observed: &Observed, desired: &Desired, ports: &Ports, erro
         }
     }
     room.report(observed, errors);
-    let alive = observed.backends.iter().filter(|(_, entry)| BackendState::from_raw(entry.state).keeps_flows());
-    services.retired = alive.filter(|(id, _)| !kept.contains(*id)).filter_map(|(id, _)| BackendId::new(*id)).collect();
+    let alive =
+        observed.backends.iter().filter(|(_, entry)| BackendState::from_raw(entry.state).keeps_flows());
+    services.retired =
+        alive.filter(|(id, _)| !kept.contains(*id)).filter_map(|(id, _)| BackendId::new(*id)).collect();
     services
 }
 
@@ -69,9 +74,14 @@ impl Room {
         let used: BTreeSet<u32> =
             entries.clone().map(|e| e.id).chain(observed.backends.values().map(|b| b.service)).collect();
         Self {
-            pool: Pool::new(observed.size.ring_slots, entries.map(|entry| (entry.ring_start, entry.ring_size))),
+            pool: Pool::new(
+                observed.size.ring_slots,
+                entries.map(|entry| (entry.ring_start, entry.ring_size)),
+            ),
             service_ids: (0..observed.size.services).filter(|id| !used.contains(id)).collect(),
-            backend_ids: (1..=observed.size.backends).filter(|id| !observed.backends.contains_key(id)).collect(),
+            backend_ids: (1..=observed.size.backends)
+                .filter(|id| !observed.backends.contains_key(id))
+                .collect(),
             missing_services: 0,
             missing_backends: 0,
         }

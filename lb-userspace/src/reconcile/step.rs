@@ -75,11 +75,19 @@ impl fmt::Display for Key {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PutPort(number, entry) => write!(f, "+ port {number}: ifindex {}, mtu {}", entry.ifindex, entry.mtu),
+            Self::PutPort(number, entry) => {
+                write!(f, "+ port {number}: ifindex {}, mtu {}", entry.ifindex, entry.mtu)
+            }
             Self::DeletePort(number) => write!(f, "- port {number}"),
             Self::PutBackend { id, entry, fresh } => {
                 let sign = if *fresh { '+' } else { '~' };
-                write!(f, "{sign} backend {} (id {}) of service id {}", Address(entry.address), id.get(), entry.service)
+                write!(
+                    f,
+                    "{sign} backend {} (id {}) of service id {}",
+                    Address(entry.address),
+                    id.get(),
+                    entry.service
+                )
             }
             Self::RetireBackend(id) => write!(f, "- backend id {}: its flows move", id.get()),
             Self::ForgetBackend(id) => write!(f, "- backend id {}: free again", id.get()),

@@ -1,0 +1,245 @@
+//! The laws of `reconcile`, over random histories of configurations on the in-memory data plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use lb_common::abi::{BackendId, BackendState, ServiceKey, SlotState, VipEntry, mapped};
+use lb_userspace::dataplane::{DataPlane, MemoryPlane};
+use lb_userspace::model::{Protocol, ServiceId};
+use lb_userspace::reconcile::{
+    Desired, DesiredBackend, DesiredPort, DesiredService, Observed, PlanError, Size, Step, Tunnel, plan,
+    sweep,
+};
+use proptest::prelude::*;
+
+const SIZE: Size = Size { services: 64, vips: 64, ring_slots: 1000, backends: 256, ports: 4, flows: 100 };
+const RING: u32 = 101;
+
+fn service_id(n: u8) -> ServiceId {
+    ServiceId { address: Ipv4Addr::new(203, 0, 113, n), protocol: Protocol::Tcp, port: 80 }
+}
+
+fn key(id: ServiceId) -> ServiceKey {
+    ServiceKey::v4(id.address.octets(), id.protocol, id.port)
+}
+
+/// A configuration: for each service its backends' numbers, weights and whether they are tunnelled.
+type Spec = BTreeMap<u8, BTreeMap<u8, (u16, bool)>>;
+
+fn desired(spec: &Spec, generation: u64) -> Desired {
+    let services = spec.iter().map(|(service, backends)| DesiredService {
+        id: service_id(*service),
+        ring_size: Some(RING),
+        backends: backends
+            .iter()
+            .map(|(n, (weight, tunnelled))| DesiredBackend {
+                address: Ipv4Addr::new(198, 51, 100, *n),
+                weight: *weight,
+                tunnel: tunnelled.then_some(Tunnel { source: Ipv4Addr::new(192, 0, 2, 1), source_bits: 0 }),
+                next_hop: Some((7, [2, 0, 0, 0, 0, *n])),
+            })
+            .collect(),
+    });
+    Desired {
+        generation,
+        hash_key: [1; 16],
+        ports: vec![DesiredPort { ifindex: 7, mtu: 1500, mac: [2; 6] }],
+        vips: spec
+            .keys()
+            .map(|n| (service_id(*n).address, VipEntry { flags: VipEntry::ANSWER_ARP, reserved: 0 }))
+            .collect(),
+        services: services.collect(),
+    }
+}
+
+fn specs() -> impl Strategy<Value = Vec<Spec>> {
+    let backends = prop::collection::btree_map(1u8..12, (0u16..5, any::<bool>()), 1..6)
+        .prop_filter("somebody takes new flows", |backends| backends.values().any(|(weight, _)| *weight > 0));
+    prop::collection::vec(prop::collection::btree_map(1u8..6, backends, 0..5), 1..7)
+}
+
+/// No packet of a service may find a slot whose current owner is absent or down.
+fn check_rings(state: &Observed, step: &Step) {
+    for (key, slots) in &state.rings {
+        assert_eq!(slots.len(), RING as usize, "{key:?} after {step}");
+        for slot in slots {
+            let owner = state.backends.get(&slot.current().get());
+            let alive = owner.is_some_and(|entry| BackendState::from_raw(entry.state).keeps_flows());
+            assert!(alive, "after «{step}» a slot of {key:?} belongs to {:?}: {owner:?}", slot.current());
+            assert_eq!(owner.map(|entry| entry.service), Some(state.services[key].id), "after «{step}»");
+        }
+    }
+}
+
+/// No two services share a slot of the pool.
+fn check_pool(state: &Observed) {
+    let mut ranges: Vec<_> =
+        state.services.values().map(|s| (s.ring_start, s.ring_start + s.ring_size)).collect();
+    ranges.sort_unstable();
+    assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{ranges:?}");
+}
+
+fn apply(plane: &mut MemoryPlane, desired: &Desired) {
+    let observed = plane.observe().unwrap();
+    let planned = plan(&observed, desired).unwrap();
+    for step in &planned.steps {
+        plane.execute(step).unwrap();
+        let state = plane.observe().unwrap();
+        check_rings(&state, step);
+        check_pool(&state);
+    }
+}
+
+fn check_result(state: &Observed, spec: &Spec) {
+    let wanted: BTreeSet<ServiceKey> = spec.keys().map(|n| key(service_id(*n))).collect();
+    assert_eq!(state.services.keys().copied().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(state.vips.len(), spec.len());
+    for (service, backends) in spec {
+        let key = key(service_id(*service));
+        let owners: BTreeSet<[u8; 16]> =
+            state.rings[&key].iter().map(|slot| state.backends[&slot.current().get()].address).collect();
+        let weighted: BTreeSet<[u8; 16]> =
+            backends.iter().filter(|(_, b)| b.0 > 0).map(|(n, _)| mapped([198, 51, 100, *n])).collect();
+        assert_eq!(owners, weighted);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// Executing a plan makes the desired state, planning again gives nothing, and after every step each ring names
+    /// only backends that are there.
+    #[test]
+    fn plans_lead_to_the_desired_state_without_a_bad_moment(history in specs()) {
+        let mut plane = MemoryPlane::new(SIZE);
+        for (generation, spec) in (1..).zip(&history) {
+            let desired = desired(spec, generation);
+            let freed = sweep(&plane.observe().unwrap());
+            for step in &freed.steps {
+                plane.execute(step).unwrap();
+                check_rings(&plane.observe().unwrap(), step);
+            }
+            apply(&mut plane, &desired);
+            let state = plane.observe().unwrap();
+            check_result(&state, spec);
+            prop_assert_eq!(plan(&state, &desired).unwrap().steps, vec![]);
+        }
+    }
+
+    /// A slot whose owner changed remembers its oldest owner, and nothing that was unsettled settles.
+    #[test]
+    fn changed_slots_remember(history in specs()) {
+        let mut plane = MemoryPlane::new(SIZE);
+        for (generation, spec) in (1..).zip(&history) {
+            let before = plane.observe().unwrap();
+            apply(&mut plane, &desired(spec, generation));
+            let after = plane.observe().unwrap();
+            for (key, slots) in &after.rings {
+                let Some(old) = before.rings.get(key).filter(|_| before.services.get(key) == after.services.get(key)) else {
+                    continue;
+                };
+                for (old, new) in old.iter().zip(slots) {
+                    match old.state() {
+                        SlotState::Settled if old.current() == new.current() => prop_assert_eq!(old, new),
+                        SlotState::Settled => prop_assert_eq!((new.previous(), new.state()), (old.current(), SlotState::Fresh)),
+                        SlotState::Fresh | SlotState::Late => {
+                            prop_assert_ne!(new.state(), SlotState::Settled);
+                            prop_assert_eq!(new.previous(), old.previous());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn two_services() -> Spec {
+    let backends = BTreeMap::from([(1, (1, false)), (2, (1, false))]);
+    BTreeMap::from([(1, backends.clone()), (2, backends)])
+}
+
+#[test]
+fn an_id_is_free_again_only_when_no_flow_names_it() {
+    let mut plane = MemoryPlane::new(SIZE);
+    apply(&mut plane, &desired(&two_services(), 1));
+    let before = plane.observe().unwrap();
+    let mut smaller = two_services();
+    smaller.get_mut(&1).unwrap().remove(&1);
+    apply(&mut plane, &desired(&smaller, 2));
+    let down = |plane: &MemoryPlane| -> Vec<u32> {
+        let state = plane.observe().unwrap();
+        state
+            .backends
+            .iter()
+            .filter(|(_, b)| b.state == BackendState::Down.to_raw())
+            .map(|(id, _)| *id)
+            .collect()
+    };
+    let [gone] = down(&plane)[..] else { panic!("one backend is down") };
+    assert!(before.backends.contains_key(&gone));
+
+    plane.record_flow(gone);
+    let swept = sweep(&plane.observe().unwrap());
+    plane.run(&swept).unwrap();
+    assert_eq!(down(&plane), [gone], "a flow names it");
+    let named = |plane: &MemoryPlane| {
+        let state = plane.observe().unwrap();
+        state.rings.values().flatten().any(|slot| slot.previous().get() == gone)
+    };
+    assert!(!named(&plane), "but no slot does");
+
+    plane.clear_flows();
+    let swept = sweep(&plane.observe().unwrap());
+    assert_eq!(swept.steps, [Step::ForgetBackend(BackendId::new(gone).unwrap())]);
+    plane.run(&swept).unwrap();
+    assert!(down(&plane).is_empty());
+}
+
+#[test]
+fn every_obstacle_is_told_at_once() {
+    let plane =
+        MemoryPlane::new(Size { services: 1, vips: 1, ring_slots: 150, backends: 3, ports: 4, flows: 1 });
+    let errors = plan(&plane.observe().unwrap(), &desired(&two_services(), 1)).unwrap_err();
+    let kinds: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert!(kinds.iter().any(|e| e.contains("no room for a ring of 101 slots")), "{kinds:?}");
+    assert!(kinds.iter().any(|e| e.starts_with("service addresses: 2 needed, room for 1")), "{kinds:?}");
+
+    let narrow = MemoryPlane::new(Size { services: 1, backends: 3, ..SIZE });
+    let errors = plan(&narrow.observe().unwrap(), &desired(&two_services(), 1)).unwrap_err();
+    let kinds: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert!(kinds.iter().any(|e| e.starts_with("services: 2 needed, room for 1")), "{kinds:?}");
+    assert!(
+        kinds.iter().any(|e| e.starts_with("(service, backend) pairs: 4 needed, room for 3")),
+        "{kinds:?}"
+    );
+}
+
+#[test]
+fn what_would_move_every_flow_is_refused() {
+    let mut plane = MemoryPlane::new(SIZE);
+    apply(&mut plane, &desired(&two_services(), 1));
+    let mut other_key = desired(&two_services(), 2);
+    other_key.hash_key = [2; 16];
+    assert_eq!(plan(&plane.observe().unwrap(), &other_key), Err(vec![PlanError::HashKeyChanged]));
+    let mut resized = desired(&two_services(), 2);
+    resized.services[0].ring_size = Some(103);
+    let refused = PlanError::RingResized { service: service_id(1), current: 101, wanted: 103 };
+    assert_eq!(plan(&plane.observe().unwrap(), &resized), Err(vec![refused]));
+}
+
+#[test]
+fn a_new_next_hop_keeps_the_id_and_a_new_method_takes_another() {
+    let mut plane = MemoryPlane::new(SIZE);
+    apply(&mut plane, &desired(&two_services(), 1));
+    let mut moved = desired(&two_services(), 2);
+    moved.services[0].backends[0].next_hop = Some((7, [2, 9, 9, 9, 9, 9]));
+    let steps = plan(&plane.observe().unwrap(), &moved).unwrap().steps;
+    assert!(matches!(&steps[..], [Step::PutBackend { fresh: false, .. }, Step::PutControl(_)]), "{steps:?}");
+
+    let mut tunnelled = two_services();
+    tunnelled.get_mut(&1).unwrap().insert(1, (1, true));
+    let steps = plan(&plane.observe().unwrap(), &desired(&tunnelled, 2)).unwrap().steps;
+    let fresh = steps.iter().filter(|step| matches!(step, Step::PutBackend { fresh: true, .. })).count();
+    let retired = steps.iter().filter(|step| matches!(step, Step::RetireBackend(_))).count();
+    assert_eq!((fresh, retired), (1, 1), "{steps:?}");
+}

@@ -7,8 +7,8 @@ use super::checksum;
 /// Length of a header without options, in bytes.
 pub const LEN: usize = Ipv4Hdr::LEN;
 
-/// Protocol number of IPv4 in IPv4 (RFC 2003).
-pub const IPIP: u8 = IpProto::Ipip as u8;
+/// Protocol number of IPv4 in IPv4 (RFC 2003): 4. What IANA lists as IPIP, 94, is another protocol.
+pub const IPIP: u8 = IpProto::Ipv4 as u8;
 
 /// "Don't fragment" in the word of flags and offset.
 pub const DONT_FRAGMENT: u16 = 0x4000;

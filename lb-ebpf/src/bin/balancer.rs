@@ -13,6 +13,7 @@ use aya_ebpf::{
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
     programs::XdpContext,
 };
+use aya_log_ebpf::warn;
 use lb_common::abi::*;
 use lb_common::datapath::{Tables, Verdict, process};
 use lb_ebpf::{action, frame::XdpFrame};
@@ -67,11 +68,36 @@ fn add(counter: &mut u64, n: u64) {
     *counter = counter.wrapping_add(n);
 }
 
+/// Adds one to a counter; whether it was the first on this CPU.
 #[inline(always)]
-fn bump(map: &PerCpuArray<u64>, index: u32) {
-    if let Some(counter) = map.get_ptr_mut(index) {
-        // SAFETY: the kernel gave us this CPU's element; XDP programs are not preempted by each other on a CPU.
-        add(unsafe { &mut *counter }, 1);
+fn bump(map: &PerCpuArray<u64>, index: u32) -> bool {
+    let Some(counter) = map.get_ptr_mut(index) else {
+        return false;
+    };
+    // SAFETY: the kernel gave us this CPU's element; XDP programs are not preempted by each other on a CPU.
+    let counter = unsafe { &mut *counter };
+    add(counter, 1);
+    *counter == 1
+}
+
+/// Tells the daemon's log of the first drop of its kind, which is often the first sign of a mistake in the set-up. Each
+/// CPU tells once per service and reason: a flood of drops is a flood of counts, not of log lines.
+#[inline(never)]
+fn tell(service: u32, reason: Reason) {
+    match reason {
+        Reason::NoBackend => {
+            warn!((), "service id {}: a packet found no backend, dropped (no_backend)", service)
+        }
+        Reason::NoNextHop => {
+            warn!((), "service id {}: a backend has no next hop, dropped (no_next_hop)", service)
+        }
+        Reason::TooBig => {
+            warn!((), "service id {}: a packet exceeds the egress MTU, dropped (too_big)", service)
+        }
+        Reason::NoHeadroom => {
+            warn!((), "service id {}: no room for an outer header, dropped (no_headroom)", service)
+        }
+        _ => {}
     }
 }
 
@@ -150,12 +176,14 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count(&self, reason: Reason) {
-        bump(&REASONS, reason as u32);
+        let _first = bump(&REASONS, reason as u32);
     }
 
     #[inline(always)]
     fn count_drop(&self, service: u32, reason: Reason) {
-        bump(&SERVICE_DROPS, service.wrapping_mul(REASON_SLOTS).wrapping_add(reason as u32));
+        if bump(&SERVICE_DROPS, service.wrapping_mul(REASON_SLOTS).wrapping_add(reason as u32)) {
+            tell(service, reason);
+        }
     }
 
     #[inline(always)]

@@ -1,7 +1,6 @@
 //! `lb attach --confirm`: undoes an attach that cut its operator off.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,6 @@ pub(super) fn arm(
     undo.arg("--bpffs").arg(&context.bpffs).arg("--run-dir").arg(&context.run_dir);
     undo.arg("undo").arg(interface).arg(seconds.to_string());
     undo.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    undo.process_group(0);
     undo.spawn().map_err(Failure::failed)?;
     println!("undone in {seconds} s unless you run: lb confirm");
     Ok(())
@@ -42,7 +40,7 @@ pub(super) fn confirm(context: &Context) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The process that waits. Hang-ups are ignored: the lost connection is what it is there for.
+/// The process that waits, in a session of its own: the lost connection is what it is there for.
 pub(super) fn undo(context: &Context, interface: &str, seconds: u64) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
     let _own_session = nix::unistd::setsid();

@@ -36,7 +36,6 @@ fn attach(args: &DecapArgs, link: &Link) -> Result<Decap, Failure> {
         driver: link.kind.clone(),
         mtu: link.mtu,
         foreign_program: link.xdp.as_ref().map(|xdp| xdp.program_id),
-        queues: None,
     };
     decap.attach(link.ifindex, &facts, if args.generic { Mode::Generic } else { Mode::Native })?;
     Ok(decap)

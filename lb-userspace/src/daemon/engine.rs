@@ -5,7 +5,7 @@ use std::path::Path;
 use super::run::look_once;
 use super::{Assembled, Error, Finding, Instance, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
-use crate::dataplane::{DataPlane, KernelPlane, Lock};
+use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
 use crate::model::{AttachMode, Interface, Model};
 use crate::netlink::{Resolutions, Snapshot};
 use crate::reconcile::{Observed, Plan, plan, sweep};
@@ -220,6 +220,16 @@ impl Engine {
         self.saved.daemon = daemon;
         self.saved.last_error = last_error;
         self.saved.store(&self.instance.state)
+    }
+
+    /// Opens the logs of the attached programs; one that cannot be opened is not missed.
+    pub fn events(&self) -> Vec<Events> {
+        let open = |attachment: Attachment| {
+            Events::of(attachment.program_id)
+                .inspect_err(|error| tracing::debug!(%error, program = attachment.program_id, "no log"))
+                .ok()
+        };
+        attached(&self.instance.pins).into_iter().filter_map(open).collect()
     }
 
     /// The model in force.

@@ -64,7 +64,6 @@ fn facts(link: &Link, ours: bool) -> Facts {
         driver: link.kind.clone().or_else(|| driver(&link.name)),
         mtu: link.mtu,
         foreign_program: link.xdp.as_ref().filter(|_| !ours).map(|xdp| xdp.program_id),
-        queues: Some((link.rx_queues, link.tx_queues)),
     }
 }
 

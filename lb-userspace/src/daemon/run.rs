@@ -11,9 +11,10 @@ use tokio::time::interval;
 use super::engine::Machine;
 use super::follow::FileWatch;
 use super::{Applied, Candidate, Engine, Error, Instance, Reply, Request, Saved, announce, socket, targets};
+use crate::dataplane::Events;
 use crate::netlink::{Resolution, Resolutions, Snapshot, Watcher};
 
-/// How often the config file is looked at.
+/// How often the config file and the programs' logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often ids of removed backends are freed.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -38,11 +39,12 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
     let mut terminate = signals(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = signals(SignalKind::interrupt(), "SIGINT")?;
 
+    // Before the file is read: whatever changes from here on is noticed.
+    let mut file = FileWatch::new(&options.config);
     let (candidate, fallback) = first_candidate(instance, options)?;
     let mut daemon = Daemon::start(instance, candidate).await?;
     daemon.engine.note(Some(std::process::id()), fallback)?;
     let listener = socket::listen(&instance.socket)?;
-    let mut file = FileWatch::new(&options.config);
     let (mut look, mut sweep) = (interval(LOOK), interval(SWEEP));
     let mut resolutions = daemon.watcher.resolutions();
     let mut links = daemon.watcher.links();
@@ -52,9 +54,12 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => daemon.reload(options).await,
-            _ = look.tick(), if options.watch => if file.changed() {
-                daemon.reload(options).await;
-            },
+            _ = look.tick() => {
+                daemon.events.iter_mut().for_each(Events::flush);
+                if options.watch && file.changed() {
+                    daemon.reload(options).await;
+                }
+            }
             _ = sweep.tick() => daemon.sweep(),
             Ok(()) = resolutions.changed() => daemon.follow(),
             Ok(()) = links.changed() => daemon.follow(),
@@ -95,6 +100,8 @@ fn first_candidate(instance: &Instance, options: &Options) -> Result<(Candidate,
 struct Daemon {
     engine: Engine,
     watcher: Watcher,
+    /// Logs of the attached programs.
+    events: Vec<Events>,
 }
 
 impl Daemon {
@@ -110,7 +117,8 @@ impl Daemon {
         let (engine, applied) = Engine::start(instance, candidate, &interfaces, machine)?;
         report(&applied);
         announce::all(&engine.assembled().advertised, &links).await;
-        Ok(Self { engine, watcher })
+        let events = engine.events();
+        Ok(Self { engine, watcher, events })
     }
 
     async fn reload(&mut self, options: &Options) {
@@ -169,6 +177,7 @@ impl Daemon {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 tracing::info!(?changes, "followed neighbours and interfaces");
+                self.events = self.engine.events();
                 unreachable_backends(&resolutions);
             }
             Err(error) => tracing::error!(%error, "could not follow neighbours and interfaces"),

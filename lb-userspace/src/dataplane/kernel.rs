@@ -61,6 +61,11 @@ impl KernelPlane {
         self.maps.flows.keys().count()
     }
 
+    /// Every recorded flow; one that is evicted while they are read may be missing.
+    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
+        self.maps.flows.iter().filter_map(Result::ok).collect()
+    }
+
     fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {
         let maps = &self.maps;
         let services: BTreeMap<_, _> = pairs(maps.services.iter(), SERVICES)?;

@@ -1,8 +1,9 @@
 //! The embedded BPF objects.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use lb_common::abi::names::*;
 
@@ -58,16 +59,18 @@ pub struct ProgramUse {
     pub program: &'static str,
     /// Instructions the verifier walked through; its limit is a million.
     pub verified_instructions: u32,
-    /// Bytes of BPF stack; the limit is 512.
-    pub stack_bytes: Option<u32>,
     /// Bytes of machine code.
     pub jitted_bytes: u32,
 }
 
+/// The programs and the ELF objects they are in, for looking at what the compiler made of them.
+pub fn objects() -> [(&'static str, &'static [u8]); 2] {
+    [(BALANCER_PROGRAM, BALANCER), (DECAP_PROGRAM, DECAP)]
+}
+
 /// Loads every program without attaching any, on maps of minimal size that vanish again.
 pub fn verify() -> Result<Vec<ProgramUse>, Error> {
-    let objects = [(BALANCER, BALANCER_PROGRAM), (DECAP, DECAP_PROGRAM)];
-    objects.into_iter().map(|(object, name)| verify_one(object, name)).collect()
+    objects().into_iter().map(|(name, object)| verify_one(object, name)).collect()
 }
 
 fn verify_one(object: &'static [u8], name: &'static str) -> Result<ProgramUse, Error> {
@@ -79,7 +82,6 @@ fn verify_one(object: &'static [u8], name: &'static str) -> Result<ProgramUse, E
     Ok(ProgramUse {
         program: name,
         verified_instructions: info.verified_instruction_count().unwrap_or_default(),
-        stack_bytes: None,
         jitted_bytes: info.size_jitted(),
     })
 }
@@ -104,15 +106,29 @@ impl TestProgram {
 
     /// Runs one frame (at least 14 bytes) through the program: the XDP action and the frame afterwards.
     pub fn run(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), Error> {
+        let mut output = vec![0; frame.len() + 256];
+        let result = self.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ..Default::default()
+        })?;
+        output.truncate(result.data_size_out as usize);
+        Ok((result.return_value, output))
+    }
+
+    /// Runs one frame `repeat` times: the last XDP action, and the mean time of a run. The kernel does not restore the
+    /// frame in between: each run sees what the one before has made of it.
+    pub fn time(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), Error> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+        let result = self.test_run(options)?;
+        Ok((result.return_value, result.duration))
+    }
+
+    fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, Error> {
         let name = self.name;
         let refused = |source| Error::Program { program: name, source };
         let program = self.object.program_mut(name).ok_or(Error::Missing(name))?;
         let program: &mut Xdp = program.try_into().map_err(refused)?;
-        let mut output = vec![0; frame.len() + 256];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..Default::default() };
-        let result = program.test_run(options).map_err(refused)?;
-        output.truncate(result.data_size_out as usize);
-        Ok((result.return_value, output))
+        program.test_run(options).map_err(refused)
     }
 }

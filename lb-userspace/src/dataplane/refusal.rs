@@ -15,8 +15,6 @@ pub struct Facts {
     pub mtu: u32,
     /// Another XDP program's id, if one is attached.
     pub foreign_program: Option<u32>,
-    /// Receive queues, and transmit queues of the peer, of a veth.
-    pub queues: Option<(u32, u32)>,
 }
 
 /// A refusal, explained.

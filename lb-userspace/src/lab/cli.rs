@@ -118,11 +118,15 @@ fn remove(name: Option<&str>, binary: &Path) -> Result<ExitCode, LabError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A balancer that was started by hand left pins in bpffs, which outlive the namespace.
+/// A balancer that was started by hand left pins in bpffs, which outlive the namespace. Its daemon has to end first: it
+/// would attach again.
 fn detach(lab: &State, binary: &Path) {
     let netns = Netns::named(format!("{}-lb", lab.name));
-    if netns.exists()
-        && balancer::is_attached(&netns)
+    if !netns.exists() {
+        return;
+    }
+    state::end_inhabitants(std::slice::from_ref(&netns));
+    if balancer::is_attached(&netns)
         && let Err(error) = balancer::detach(binary, &netns)
     {
         tracing::warn!(lab = lab.name, %error, "balancer in the lab not detached");

@@ -159,7 +159,7 @@ pub fn sweep_stale() -> Result<Vec<String>, LabError> {
 }
 
 /// Asks all processes in these namespaces to end, then makes them.
-fn end_inhabitants(spaces: &[Netns]) {
+pub(super) fn end_inhabitants(spaces: &[Netns]) {
     let start = Instant::now();
     for (signal, limit_ms) in [(Signal::SIGTERM, 1000), (Signal::SIGKILL, 4000)] {
         let mut told = BTreeSet::new();

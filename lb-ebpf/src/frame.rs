@@ -28,11 +28,12 @@ impl XdpFrame {
     /// packet, or passes them on as plain integers, and the verifier refuses either.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        let md = self.context.ctx;
         // SAFETY: the kernel hands every XDP program a valid context.
-        let start = unsafe { read_volatile(&raw const (*md).data) };
+        let md = unsafe { &*self.context.ctx };
+        // SAFETY: a reference is valid.
+        let start = unsafe { read_volatile(&raw const md.data) };
         // SAFETY: as above.
-        let end = unsafe { read_volatile(&raw const (*md).data_end) };
+        let end = unsafe { read_volatile(&raw const md.data_end) };
         (start as usize, end as usize)
     }
 

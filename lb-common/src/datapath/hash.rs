@@ -49,7 +49,7 @@ mod tests {
     const BUCKETS: usize = 1021;
     const FLOWS: u32 = 200_000;
 
-    fn hash(n: u32, vary: fn(u32) -> ([u8; 4], [u8; 2])) -> u64 {
+    fn hash(n: u32, vary: Pattern) -> u64 {
         let (source, port) = vary(n);
         flow_v4(KEY, source, [203, 0, 113, 10], port, [0, 80], 6)
     }
@@ -67,8 +67,11 @@ mod tests {
         counts.iter().map(|&c| (f64::from(c) - expected).powi(2) / expected).sum()
     }
 
+    /// Source address and port of the n-th flow.
+    type Pattern = fn(u32) -> ([u8; 4], [u8; 2]);
+
     /// Sequential ports, sequential addresses, and addresses that differ in one byte only.
-    const PATTERNS: [(&str, fn(u32) -> ([u8; 4], [u8; 2])); 4] = [
+    const PATTERNS: [(&str, Pattern); 4] = [
         ("sequential ports", |n| ([198, 51, 100, (n >> 16) as u8], (n as u16).to_be_bytes())),
         ("sequential addresses", |n| ((0xc633_0000 + n).to_be_bytes(), [0x9c, 0x40])),
         ("addresses in steps of 256", |n| ((0x0a00_0000 + (n << 8)).to_be_bytes(), [0x9c, 0x40])),

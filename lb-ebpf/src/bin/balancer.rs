@@ -163,8 +163,9 @@ impl Tables for Maps {
     #[inline(always)]
     fn touch_flow(&self, key: &FlowKey, now_ns: u64) {
         if let Some(entry) = FLOWS.get_ptr_mut(key) {
-            // SAFETY: an aligned word inside the element; on a reused element the next touch mends it.
-            unsafe { (&raw mut (*entry).last_seen_ns).write_volatile(now_ns) };
+            // SAFETY: the kernel gave us an element; on one reused meanwhile the next touch mends the stamp.
+            let entry = unsafe { &mut *entry };
+            entry.last_seen_ns = now_ns;
         }
     }
 

@@ -1,8 +1,7 @@
-//! Commands that change a data plane: run, attach, apply, detach.
+//! Commands that change a data plane: run, attach, apply.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -10,8 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::args::{ApplyArgs, AttachArgs, Context};
 use super::error::Failure;
 use super::{confirm, output};
-use crate::daemon::{self, Applied, Candidate, Instance, Reply, Request};
-use crate::dataplane::{KernelPlane, detach as detach_link};
+use crate::daemon::{self, Applied, Candidate, Reply, Request};
 use crate::model::{AttachMode, Interface};
 
 /// A runtime on this thread: tasks stay in the network namespace that was entered.
@@ -97,58 +95,4 @@ fn from_daemon(reply: Reply) -> Result<Changes, Failure> {
         Some((message, false)) => Err(Failure::failed(message)),
         None => Ok(Changes { generation: reply.generation, steps: reply.steps, warnings: reply.warnings }),
     }
-}
-
-/// `lb detach`.
-pub(super) fn detach(context: &Context, interface: &str, force: bool) -> Result<ExitCode, Failure> {
-    let instance = context.instance()?;
-    let done = detach_from(&instance, interface, force)?;
-    println!("{interface}: {done}");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Detaches; what was done, in words.
-pub(super) fn detach_from(
-    instance: &Instance,
-    interface: &str,
-    force: bool,
-) -> Result<&'static str, Failure> {
-    let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|_| {
-        Failure::bad_input(format!("there is no interface {interface} in this network namespace"))
-    })?;
-    if daemon::is_running(&instance.socket) {
-        let message = "the daemon is running and would attach again; stop it first (SIGTERM to `lb run`)";
-        return Err(Failure::failed(message));
-    }
-    match KernelPlane::open(&instance.pins) {
-        // Whatever does not open can still be removed.
-        Ok(plane) if !force && flows(&plane)? => {
-            let message =
-                format!("traffic flows through {interface}; it would stop. `lb detach {interface} --force`");
-            return Err(Failure::failed(message));
-        }
-        Ok(_) => {}
-        Err(crate::dataplane::Error::NotLoaded { .. }) => {
-            instance.pins.discard();
-            instance.forget();
-            return Ok("nothing was attached");
-        }
-        Err(error) => tracing::warn!(%error, "removed without looking inside"),
-    }
-    let lock = instance.pins.lock()?;
-    let last = detach_link(&instance.pins, ifindex)?;
-    drop(lock);
-    if last {
-        instance.forget();
-    }
-    Ok(if last { "detached; nothing is left behind" } else { "detached; other interfaces go on" })
-}
-
-/// Whether packets are being forwarded now.
-fn flows(plane: &KernelPlane) -> Result<bool, Failure> {
-    let forwarded =
-        || -> Result<u64, Failure> { Ok(plane.counters()?.backends.values().map(|c| c.packets).sum()) };
-    let before = forwarded()?;
-    std::thread::sleep(Duration::from_secs(1));
-    Ok(forwarded()? != before)
 }

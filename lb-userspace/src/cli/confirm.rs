@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::args::Context;
-use super::attach::detach_from;
+use super::detach::detach_from;
 use super::error::Failure;
 use crate::daemon::Instance;
 

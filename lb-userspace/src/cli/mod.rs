@@ -4,6 +4,7 @@ mod args;
 mod attach;
 mod confirm;
 mod decap;
+mod detach;
 mod error;
 mod output;
 mod ring;
@@ -49,7 +50,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Attach(args) => attach::attach(context, &args),
         Command::Confirm => confirm::confirm(context),
         Command::Undo { interface, seconds } => confirm::undo(context, &interface, seconds),
-        Command::Detach { interface, force } => attach::detach(context, &interface, force),
+        Command::Detach { interface, force } => detach::run(context, &interface, force),
         Command::Apply(args) => attach::apply(context, &args),
         Command::Status { output } => status::status(context, output),
         Command::Services { output } => status::services(context, output),

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::run::look_once;
 use super::{Assembled, Error, Finding, Instance, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
@@ -110,7 +109,7 @@ impl Engine {
     }
 
     /// Adopts a data plane that is there, as it is.
-    fn adopt(instance: &Instance, candidate: &Candidate, lock: Lock) -> Result<Self, Error> {
+    pub(super) fn adopt(instance: &Instance, candidate: &Candidate, lock: Lock) -> Result<Self, Error> {
         let plane = KernelPlane::open(&instance.pins)?;
         let saved = Saved::load(&instance.state)?.unwrap_or_default();
         let before = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
@@ -246,31 +245,4 @@ impl Engine {
     pub fn assembled(&self) -> &Assembled {
         &self.assembled
     }
-}
-
-/// Does without a daemon what one would do at its start: for `lb attach`.
-pub async fn attach_once(
-    instance: &Instance,
-    candidate: Candidate,
-    wanted: &[Interface],
-) -> Result<Applied, Error> {
-    let (links, resolutions) = look_once(&candidate).await?;
-    let machine = Machine { links: &links, resolutions: &resolutions };
-    let (engine, applied) = Engine::start(instance, candidate, wanted, machine)?;
-    super::announce::all(&engine.assembled().advertised, &links).await;
-    Ok(applied)
-}
-
-/// Brings a pinned data plane that no daemon follows to a config: for `lb apply`.
-pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool) -> Result<Applied, Error> {
-    let (links, resolutions) = look_once(&candidate).await?;
-    let machine = Machine { links: &links, resolutions: &resolutions };
-    KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
-    let mut engine = Engine::adopt(instance, &candidate, instance.pins.lock()?)?;
-    if dry_run {
-        return engine.preview(&candidate, machine);
-    }
-    let applied = engine.apply(candidate, machine)?;
-    super::announce::all(&engine.assembled().advertised, &links).await;
-    Ok(applied)
 }

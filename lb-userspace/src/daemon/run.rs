@@ -12,7 +12,7 @@ use super::engine::Machine;
 use super::follow::FileWatch;
 use super::{Applied, Candidate, Engine, Error, Instance, Reply, Request, Saved, announce, socket, targets};
 use crate::dataplane::Events;
-use crate::netlink::{Resolution, Resolutions, Snapshot, Watcher};
+use crate::netlink::{Resolution, Resolutions, Watcher};
 
 /// How often the config file and the programs' logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -265,11 +265,4 @@ fn unreachable_backends(resolutions: &Resolutions) {
             Resolution::Resolved(_) | Resolution::Local => {}
         }
     }
-}
-
-/// The current view of a machine, once.
-pub(super) async fn look_once(candidate: &Candidate) -> Result<(Snapshot, Resolutions), Error> {
-    let resolutions = crate::netlink::resolve(targets(&candidate.loaded.model), PATIENCE).await?;
-    let links = crate::netlink::Netlink::open()?.links().await?;
-    Ok((links, resolutions))
 }

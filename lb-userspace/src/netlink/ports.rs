@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::arp::{ArpPacket, ArpSocket, FRAME_LEN};
+use lb_common::wire::arp::Packet;
+
+use super::arp::{ArpSocket, FRAME_LEN, frame, parse};
 use super::error::Error;
 use super::nexthop::Hop;
 use super::{Mac, is_station};
@@ -65,9 +67,9 @@ impl Ports {
     }
 
     /// Sends a packet through an interface that has a socket.
-    pub(super) fn send(&self, ifindex: u32, packet: &ArpPacket, destination: Mac) -> io::Result<()> {
+    pub(super) fn send(&self, ifindex: u32, packet: &Packet, destination: Mac) -> io::Result<()> {
         match self.ports.get(&ifindex) {
-            Some(port) => port.socket.send(&packet.emit(destination)),
+            Some(port) => port.socket.send(&frame(packet, destination)),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -78,12 +80,12 @@ async fn read(ifindex: u32, socket: Arc<ArpSocket>, heard: mpsc::Sender<Heard>) 
     loop {
         match socket.receive(&mut buffer).await {
             Ok(len) => {
-                let Ok(packet) = ArpPacket::parse(&buffer[..len]) else { continue };
+                let Some(packet) = parse(&buffer[..len]) else { continue };
                 if !is_station(packet.sender_mac) {
                     continue;
                 }
                 // When the queue is full the packet is dropped: whoever matters is asked again.
-                let hop = Hop { ifindex, via: packet.sender };
+                let hop = Hop { ifindex, via: packet.sender.into() };
                 if let Err(mpsc::error::TrySendError::Closed(_)) =
                     heard.try_send(Heard { hop, mac: packet.sender_mac })
                 {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::arp::ArpPacket;
+use super::arp;
 use super::client::Netlink;
 use super::error::Error;
 use super::event::{Change, Events};
@@ -262,7 +262,7 @@ impl Task {
     fn ask(&self, hop: Hop, destination: Mac) {
         let Some(link) = self.snapshot.by_index(hop.ifindex) else { return };
         let Some(mac) = link.mac else { return };
-        let request = ArpPacket::request(mac, link.source_for(hop.via), hop.via);
+        let request = arp::request(mac, link.source_for(hop.via), hop.via);
         // Lost like any frame can be: it is asked again, and a link's trouble is notified.
         if let Err(error) = self.ports.send(hop.ifindex, &request, destination) {
             tracing::trace!(via = %hop.via, interface = link.name, %error, "ARP request not sent");

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::super::error::Error;
 use super::super::{BROADCAST, Mac};
-use super::packet::ArpPacket;
+use super::packet::{announcements, frame};
 use super::socket::ArpSocket;
 
 /// How often everything is said: frames get lost, and a port that just came up may not forward yet.
@@ -23,8 +23,8 @@ pub async fn announce(ifindex: u32, mac: Mac, addresses: &[Ipv4Addr]) -> Result<
     for _ in 0..ROUNDS {
         ticks.tick().await;
         for &address in addresses {
-            for packet in ArpPacket::announcements(mac, address) {
-                socket.send(&packet.emit(BROADCAST)).map_err(|source| Error::Announce {
+            for packet in announcements(mac, address) {
+                socket.send(&frame(&packet, BROADCAST)).map_err(|source| Error::Announce {
                     ifindex,
                     address,
                     source,

@@ -6,5 +6,5 @@ mod packet;
 mod socket;
 
 pub use announce::announce;
-pub(super) use packet::{ArpPacket, FRAME_LEN};
+pub(super) use packet::{FRAME_LEN, frame, parse, request};
 pub(super) use socket::ArpSocket;

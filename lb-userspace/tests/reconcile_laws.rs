@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use lb_common::abi::{BackendId, BackendState, ServiceKey, SlotState, VipEntry, mapped};
+use lb_common::abi::{BackendId, BackendState, FlowEntry, FlowKey, ServiceKey, SlotState, VipEntry, mapped};
 use lb_userspace::dataplane::{DataPlane, MemoryPlane};
 use lb_userspace::model::{Protocol, ServiceId};
 use lb_userspace::reconcile::{
-    Desired, DesiredBackend, DesiredPort, DesiredService, Observed, PlanError, Size, Step, Tunnel, plan,
-    sweep,
+    Changes, Desired, DesiredBackend, DesiredPort, DesiredService, Observed, PlanError, Size, Step, Tunnel,
+    plan, sweep,
 };
 use proptest::prelude::*;
 
@@ -114,7 +114,7 @@ proptest! {
         let mut plane = MemoryPlane::new(SIZE);
         for (generation, spec) in (1..).zip(&history) {
             let desired = desired(spec, generation);
-            let freed = sweep(&plane.observe().unwrap());
+            let freed = sweep(&plane.observe().unwrap(), &mut Changes::default());
             for step in &freed.steps {
                 plane.execute(step).unwrap();
                 check_rings(&plane.observe().unwrap(), step);
@@ -158,41 +158,100 @@ fn two_services() -> Spec {
     BTreeMap::from([(1, backends.clone()), (2, backends)])
 }
 
+fn swept(plane: &mut MemoryPlane, changes: &mut Changes) -> Vec<Step> {
+    let plan = sweep(&plane.observe().unwrap(), changes);
+    plane.run(&plan).unwrap();
+    plan.steps
+}
+
+fn flow(port: u16, backend: u32, last_seen_ns: u64, state: &Observed) -> (FlowKey, FlowEntry) {
+    let key = FlowKey {
+        source: mapped([192, 0, 2, 9]),
+        destination: mapped([203, 0, 113, 1]),
+        source_port: port.to_be_bytes(),
+        destination_port: 80u16.to_be_bytes(),
+        protocol: 6,
+        reserved: [0; 3],
+    };
+    let service = state.services[&self::key(service_id(1))].id;
+    (key, FlowEntry { service, backend, last_seen_ns, ..FlowEntry::default() })
+}
+
+fn down(plane: &MemoryPlane) -> Vec<u32> {
+    let state = plane.observe().unwrap();
+    state.backends.iter().filter(|(_, b)| b.state == BackendState::Down.to_raw()).map(|(id, _)| *id).collect()
+}
+
+const IDLE_NS: u64 = 15 * 60 * 1_000_000_000;
+
 #[test]
-fn an_id_is_free_again_only_when_no_flow_names_it() {
+fn an_id_is_free_again_only_when_no_slot_and_no_live_flow_names_it() {
     let mut plane = MemoryPlane::new(SIZE);
+    let mut changes = Changes::default();
     apply(&mut plane, &desired(&two_services(), 1));
-    let before = plane.observe().unwrap();
     let mut smaller = two_services();
     smaller.get_mut(&1).unwrap().remove(&1);
     apply(&mut plane, &desired(&smaller, 2));
-    let down = |plane: &MemoryPlane| -> Vec<u32> {
-        let state = plane.observe().unwrap();
-        state
-            .backends
-            .iter()
-            .filter(|(_, b)| b.state == BackendState::Down.to_raw())
-            .map(|(id, _)| *id)
-            .collect()
-    };
     let [gone] = down(&plane)[..] else { panic!("one backend is down") };
-    assert!(before.backends.contains_key(&gone));
 
-    plane.record_flow(gone);
-    let swept = sweep(&plane.observe().unwrap());
-    plane.run(&swept).unwrap();
-    assert_eq!(down(&plane), [gone], "a flow names it");
-    let named = |plane: &MemoryPlane| {
-        let state = plane.observe().unwrap();
-        state.rings.values().flatten().any(|slot| slot.previous().get() == gone)
-    };
-    assert!(!named(&plane), "but no slot does");
+    let (key, entry) = flow(1, gone, 0, &plane.observe().unwrap());
+    plane.record_flow(key, entry);
+    plane.set_clock(IDLE_NS);
+    swept(&mut plane, &mut changes);
+    assert_eq!(down(&plane), [gone], "a live flow names it");
+    let state = plane.observe().unwrap();
+    assert!(state.rings.values().flatten().all(|slot| slot.previous().get() != gone), "but no slot does");
 
-    plane.clear_flows();
-    let swept = sweep(&plane.observe().unwrap());
-    assert_eq!(swept.steps, [Step::ForgetBackend(BackendId::new(gone).unwrap())]);
-    plane.run(&swept).unwrap();
+    plane.set_clock(IDLE_NS + 1);
+    let steps = swept(&mut plane, &mut changes);
+    assert!(steps.contains(&Step::DeleteFlow(key, 0)), "{steps:?}");
+    assert!(steps.contains(&Step::ForgetBackend(BackendId::new(gone).unwrap())), "{steps:?}");
     assert!(down(&plane).is_empty());
+}
+
+/// Slots settle an idle time after their service's last change, but not while a live flow in them is elsewhere.
+#[test]
+fn slots_settle_when_their_change_is_over() {
+    let mut plane = MemoryPlane::new(SIZE);
+    let mut changes = Changes::default();
+    apply(&mut plane, &desired(&two_services(), 1));
+    let mut heavier = two_services();
+    heavier.get_mut(&1).unwrap().insert(1, (4, false));
+    let planned = plan(&plane.observe().unwrap(), &desired(&heavier, 2)).unwrap();
+    plane.run(&planned).unwrap();
+    changes.note(&plane.observe().unwrap(), &planned);
+    let unsettled = |plane: &MemoryPlane| {
+        let state = plane.observe().unwrap();
+        state.rings.values().flatten().filter(|slot| slot.state() != SlotState::Settled).count()
+    };
+    let changed = unsettled(&plane);
+    assert!(changed > 10, "{changed}");
+
+    plane.set_clock(IDLE_NS - 1);
+    swept(&mut plane, &mut changes);
+    assert_eq!(unsettled(&plane), changed, "the change is not over");
+
+    // Backend 2 lost slots to backend 1; a thousand of its flows go on, enough to be in every one of them.
+    let state = plane.observe().unwrap();
+    let second = state
+        .backends
+        .iter()
+        .find(|(_, b)| b.address == mapped([198, 51, 100, 2]))
+        .map(|(id, _)| *id)
+        .unwrap();
+    for port in 1000..3000 {
+        let (key, entry) = flow(port, second, IDLE_NS, &state);
+        plane.record_flow(key, entry);
+    }
+    plane.set_clock(IDLE_NS);
+    swept(&mut plane, &mut changes);
+    assert_eq!(unsettled(&plane), changed, "live flows are elsewhere");
+
+    plane.set_clock(2 * IDLE_NS + 1);
+    swept(&mut plane, &mut changes);
+    assert_eq!(unsettled(&plane), 0);
+    assert!(plane.observe().unwrap().flows.is_empty());
+    assert_eq!(swept(&mut plane, &mut changes), [], "nothing is left to do");
 }
 
 #[test]

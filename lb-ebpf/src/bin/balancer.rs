@@ -7,7 +7,7 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_NOEXIST, xdp_action},
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, xdp_action},
     helpers::bpf_ktime_get_ns,
     macros::{map, xdp},
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
@@ -35,7 +35,7 @@ static PORTS: Array<PortEntry> = Array::with_max_entries(1, 0);
 #[map]
 static EGRESS: DevMap = DevMap::with_max_entries(1, 0);
 #[map]
-static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1, BPF_F_NO_COMMON_LRU);
+static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1, 0);
 #[map]
 static BACKEND_COUNTS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -101,7 +101,10 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
         if let Some(link) = announced {
             assembled.advertised.insert(vip.address, link.ifindex);
         }
-        assembled.desired.vips.insert(vip.address, vip_entry(vip, announced.is_some()));
+        // What else comes for an address of the host's own is the host's, whatever the config says: dropping it would
+        // cut off every connection to the host, the operator's among them.
+        let other_ports = if links.is_local(vip.address) { OtherPorts::Pass } else { vip.other_ports };
+        assembled.desired.vips.insert(vip.address, vip_entry(other_ports, announced.is_some()));
     }
     assembled.desired.ports = ports.into_values().collect();
     assembled
@@ -125,9 +128,9 @@ fn advertised_on<'a>(vip: &Vip, attached: &[&'a Link], links: &Snapshot) -> Opti
     }
 }
 
-fn vip_entry(vip: &Vip, advertised: bool) -> VipEntry {
+fn vip_entry(other_ports: OtherPorts, advertised: bool) -> VipEntry {
     let arp = if advertised { VipEntry::ANSWER_ARP } else { 0 };
-    let drop = match vip.other_ports {
+    let drop = match other_ports {
         OtherPorts::Drop => VipEntry::DROP_OTHER_PORTS,
         OtherPorts::Pass => 0,
     };

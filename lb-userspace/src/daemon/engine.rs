@@ -7,7 +7,7 @@ use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
 use crate::model::{AttachMode, Interface, Model};
 use crate::netlink::{Resolutions, Snapshot};
-use crate::reconcile::{Observed, Plan, plan, sweep};
+use crate::reconcile::{Changes, Observed, Plan, plan, sweep};
 
 /// A config that is to be applied.
 #[derive(Clone, Debug)]
@@ -53,6 +53,7 @@ pub struct Engine {
     interfaces: Vec<Interface>,
     saved: Saved,
     assembled: Assembled,
+    changes: Changes,
     _lock: Lock,
 }
 
@@ -78,9 +79,13 @@ impl Engine {
         let lock = instance.pins.lock()?;
         instance.prepare()?;
         let existed = KernelPlane::open(&instance.pins).is_ok();
+        let remembered = instance.state.exists();
         let started = Self::start_locked(instance, candidate, wanted, machine, lock);
         if started.is_err() && !existed {
             instance.pins.discard();
+            if !remembered {
+                instance.forget();
+            }
         }
         started
     }
@@ -121,6 +126,7 @@ impl Engine {
             interfaces: saved.interfaces.iter().map(named).collect(),
             saved,
             assembled: Assembled::default(),
+            changes: Changes::default(),
             _lock: lock,
         })
     }
@@ -137,6 +143,7 @@ impl Engine {
         self.sweep()?;
         let (assembled, plan, applied) = self.prepare(&candidate, machine)?;
         self.plane.run(&plan)?;
+        self.changes.note(&self.plane.observe()?, &plan);
         self.model = candidate.loaded.model;
         self.assembled = assembled;
         self.saved.origin = candidate.origin;
@@ -208,9 +215,9 @@ impl Engine {
         observed.attached.iter().any(|port| observed.ports.get(port).is_some_and(|p| p.ifindex == ifindex))
     }
 
-    /// Frees the ids of backends that are gone.
+    /// Forgets dead flows, settles slots and frees ids where it is time.
     pub fn sweep(&mut self) -> Result<(), Error> {
-        let plan = sweep(&self.plane.observe()?);
+        let plan = sweep(&self.plane.observe()?, &mut self.changes);
         Ok(self.plane.run(&plan)?)
     }
 

@@ -1,6 +1,7 @@
 //! The data plane in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
@@ -97,7 +98,8 @@ impl KernelPlane {
             backends,
             ports,
             attached,
-            flow_backends: BTreeSet::new(),
+            flows: Vec::new(),
+            now_ns: monotonic_ns(),
         };
         if let Depth::Full = depth {
             self.deepen(&mut observed);
@@ -112,11 +114,9 @@ impl KernelPlane {
             let slots = slots.map(|index| Slot(self.maps.rings.load(index as usize))).collect();
             observed.rings.insert(*key, slots);
         }
-        if observed.backends.values().any(|b| BackendState::from_raw(b.state) == BackendState::Down) {
-            // A flow that is evicted while we walk ends the iteration of its key only; ids it named are then freed a
-            // sweep later.
-            let flows = self.maps.flows.iter().filter_map(Result::ok);
-            observed.flow_backends = flows.map(|(_, flow)| flow.backend).collect();
+        if observed.needs_flows() {
+            // Flows that are evicted while we walk are missing, and nobody misses them.
+            observed.flows = self.maps.flows.iter().filter_map(Result::ok).collect();
         }
     }
 
@@ -159,6 +159,12 @@ impl KernelPlane {
     fn delete_port(&mut self, number: u16) -> Result<(), Error> {
         self.maps.ports.set(number.into(), PortEntry::default(), 0).map_err(Error::map(PORTS))
     }
+}
+
+/// The clock that the program stamps flows with (`bpf_ktime_get_ns`).
+fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
 
 enum Depth {
@@ -209,6 +215,12 @@ impl DataPlane for KernelPlane {
             Step::DeleteService(key) => self.maps.services.remove(key).map_err(Error::map(SERVICES))?,
             Step::PutVip(key, entry) => self.maps.vips.insert(key, entry, 0).map_err(Error::map(VIPS))?,
             Step::DeleteVip(key) => self.maps.vips.remove(key).map_err(Error::map(VIPS))?,
+            Step::DeleteFlow(key, seen_ns) => {
+                // Read again just before: a flow that lives on is left alone.
+                if self.maps.flows.get(key, 0).is_ok_and(|flow| flow.last_seen_ns == *seen_ns) {
+                    let _evicted_meanwhile = self.maps.flows.remove(key);
+                }
+            }
         }
         Ok(())
     }

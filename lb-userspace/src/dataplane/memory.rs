@@ -1,6 +1,6 @@
 //! A data plane in ordinary memory, for tests of whatever plans steps.
 
-use lb_common::abi::{BackendState, Slot};
+use lb_common::abi::{BackendState, FlowEntry, FlowKey, Slot};
 
 use super::{DataPlane, Error};
 use crate::reconcile::{Observed, Size, Step};
@@ -22,14 +22,14 @@ impl MemoryPlane {
         }
     }
 
-    /// Pretends that a recorded flow names this backend.
-    pub fn record_flow(&mut self, backend: u32) {
-        self.state.flow_backends.insert(backend);
+    /// Records a flow, as the program would.
+    pub fn record_flow(&mut self, key: FlowKey, entry: FlowEntry) {
+        self.state.flows.push((key, entry));
     }
 
-    /// Forgets all recorded flows.
-    pub fn clear_flows(&mut self) {
-        self.state.flow_backends.clear();
+    /// Sets the clock.
+    pub fn set_clock(&mut self, now_ns: u64) {
+        self.state.now_ns = now_ns;
     }
 }
 
@@ -65,6 +65,7 @@ impl DataPlane for MemoryPlane {
             Step::DeleteService(key) => drop(state.services.remove(key)),
             Step::PutVip(key, entry) => drop(state.vips.insert(*key, *entry)),
             Step::DeleteVip(key) => drop(state.vips.remove(key)),
+            Step::DeleteFlow(key, _) => state.flows.retain(|(flow, _)| flow != key),
         }
         Ok(())
     }

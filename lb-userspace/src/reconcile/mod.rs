@@ -16,7 +16,7 @@ mod sweep;
 pub use desired::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
 pub use observed::{Observed, Size};
 pub use step::{Plan, Step};
-pub use sweep::sweep;
+pub use sweep::{Changes, sweep};
 
 use std::net::Ipv4Addr;
 

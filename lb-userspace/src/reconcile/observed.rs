@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendEntry, Control, PortEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey};
+use lb_common::abi::{
+    BackendEntry, BackendState, Control, FlowEntry, FlowKey, PortEntry, ServiceEntry, ServiceKey, Slot,
+    SlotState, VipEntry, VipKey,
+};
 
 /// A snapshot.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,8 +26,19 @@ pub struct Observed {
     pub ports: BTreeMap<u16, PortEntry>,
     /// Ports that a program is attached to: they stay.
     pub attached: BTreeSet<u16>,
-    /// Ids that recorded flows name; read only where some backend is down.
-    pub flow_backends: BTreeSet<u32>,
+    /// Recorded flows; read only where they matter, see [`Observed::needs_flows`].
+    pub flows: Vec<(FlowKey, FlowEntry)>,
+    /// The monotonic clock in nanoseconds, as flows are stamped with.
+    pub now_ns: u64,
+}
+
+impl Observed {
+    /// Whether recorded flows decide anything: an id waits to be freed, or a slot to be settled.
+    pub fn needs_flows(&self) -> bool {
+        let down = |entry: &BackendEntry| BackendState::from_raw(entry.state) == BackendState::Down;
+        let unsettled = |slot: &Slot| slot.state() != SlotState::Settled;
+        self.backends.values().any(down) || self.rings.values().flatten().any(unsettled)
+    }
 }
 
 /// Capacities of the maps, in entries. The ids of backends and the numbers of ports start at 1, and those maps hold one

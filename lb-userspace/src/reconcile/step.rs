@@ -3,7 +3,8 @@
 use std::fmt;
 
 use lb_common::abi::{
-    BackendEntry, BackendId, Control, PortEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey, unmapped,
+    BackendEntry, BackendId, Control, FlowKey, PortEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
+    unmapped,
 };
 
 /// Steps, to be executed in order.
@@ -50,6 +51,8 @@ pub enum Step {
     PutVip(VipKey, VipEntry),
     /// Removes a service address.
     DeleteVip(VipKey),
+    /// Removes a recorded flow, if it is still the one that was last seen then (monotonic nanoseconds).
+    DeleteFlow(FlowKey, u64),
 }
 
 struct Address([u8; 16]);
@@ -100,6 +103,9 @@ impl fmt::Display for Step {
             Self::DeleteService(key) => write!(f, "- service {}", Key(*key)),
             Self::PutVip(key, _) => write!(f, "+ vip {}", Address(key.address)),
             Self::DeleteVip(key) => write!(f, "- vip {}", Address(key.address)),
+            Self::DeleteFlow(key, _) => {
+                write!(f, "- flow {}:{}", Address(key.source), u16::from_be_bytes(key.source_port))
+            }
         }
     }
 }

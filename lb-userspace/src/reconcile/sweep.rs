@@ -1,28 +1,82 @@
-//! Frees the ids of backends that are gone.
+//! What time settles: forgets flows that are dead, settles slots whose change is long over, frees ids that nothing
+//! names any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendId, BackendState, Slot};
+use lb_common::abi::{
+    BackendId, BackendState, FlowEntry, FlowKey, Protocol, ServiceKey, Slot, SlotState, unmapped,
+};
+use lb_common::datapath::hash;
 
 use super::{Observed, Plan, Step};
 
-/// Ids of backends that are down are taken out of the slots that still name them as previous owner (which changes
-/// nothing for any packet, see [`Slot::forgetting`]), and freed once neither a slot nor a recorded flow names them.
-pub fn sweep(observed: &Observed) -> Plan {
-    let down: BTreeSet<u32> = observed
-        .backends
-        .iter()
-        .filter(|(_, entry)| BackendState::from_raw(entry.state) == BackendState::Down)
-        .map(|(id, _)| *id)
-        .collect();
-    if down.is_empty() {
+const SECOND_NS: u64 = 1_000_000_000;
+/// A TCP flow that is silent for so long is dead.
+const TCP_IDLE_NS: u64 = 15 * 60 * SECOND_NS;
+/// A UDP flow that is silent for so long is dead.
+const UDP_IDLE_NS: u64 = 60 * SECOND_NS;
+
+/// When the ring of each service last changed. What is not known counts as changed when it is first asked about: so a
+/// daemon that takes over waits a whole idle time.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    changed_ns: BTreeMap<ServiceKey, u64>,
+}
+
+impl Changes {
+    /// Notes the ring changes of a plan that was made for `observed`.
+    pub fn note(&mut self, observed: &Observed, plan: &Plan) {
+        for step in &plan.steps {
+            let Step::WriteSlots { start, .. } = step else { continue };
+            let service = observed.services.iter().find(|(_, service)| service.ring_start == *start);
+            if let Some((key, _)) = service {
+                self.changed_ns.insert(*key, observed.now_ns);
+            }
+        }
+    }
+
+    /// Whether every flow that is older than the last change, and alive, has been seen since.
+    fn is_over(&mut self, key: &ServiceKey, now_ns: u64) -> bool {
+        let changed_ns = *self.changed_ns.entry(*key).or_insert(now_ns);
+        now_ns.saturating_sub(changed_ns) >= idle_ns(key.protocol)
+    }
+}
+
+fn idle_ns(protocol: u8) -> u64 {
+    match Protocol::from_number(protocol) {
+        Some(Protocol::Udp) => UDP_IDLE_NS,
+        Some(Protocol::Tcp) | None => TCP_IDLE_NS,
+    }
+}
+
+/// Plans one sweep. A slot settles when its change is over and every live recorded flow in it is on its current owner.
+/// Ids of backends that are down are taken out of slots that name them as previous owner (which changes nothing for any
+/// packet, see [`Slot::forgetting`]), and freed once neither a slot nor a live flow names them.
+pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
+    if !observed.needs_flows() {
         return Plan::default();
     }
-    let mut named = observed.flow_backends.clone();
-    let mut steps = Vec::new();
+    let (live, dead): (Vec<_>, Vec<_>) =
+        observed.flows.iter().partition(|(key, flow)| is_live(observed, key, flow));
+    let mut steps: Vec<Step> =
+        dead.iter().map(|(key, flow)| Step::DeleteFlow(*key, flow.last_seen_ns)).collect();
+    let is_down =
+        |entry: &lb_common::abi::BackendEntry| BackendState::from_raw(entry.state) == BackendState::Down;
+    let down: BTreeSet<u32> =
+        observed.backends.iter().filter(|(_, entry)| is_down(entry)).map(|(id, _)| *id).collect();
+    let mut named: BTreeSet<u32> = live.iter().map(|(_, flow)| flow.backend).collect();
     for (key, slots) in &observed.rings {
         let Some(service) = observed.services.get(key) else { continue };
-        let words: Vec<Option<Slot>> = slots.iter().map(|slot| forgotten(*slot, &down)).collect();
+        let elsewhere = changes.is_over(key, observed.now_ns).then(|| strayed(observed, key, slots, &live));
+        let words: Vec<Option<Slot>> = slots
+            .iter()
+            .enumerate()
+            .map(|(index, slot)| {
+                let settles = elsewhere.as_ref().is_some_and(|elsewhere| !elsewhere.contains(&index));
+                let next = if settles { Slot::settled(slot.current()) } else { forget_down(*slot, &down) };
+                (next != *slot).then_some(next)
+            })
+            .collect();
         named.extend(slots.iter().map(|slot| slot.current().get()));
         if words.iter().any(Option::is_some) {
             steps.push(Step::WriteSlots { start: service.ring_start, words });
@@ -32,8 +86,42 @@ pub fn sweep(observed: &Observed) -> Plan {
     Plan { steps }
 }
 
-fn forgotten(slot: Slot, down: &BTreeSet<u32>) -> Option<Slot> {
+fn is_live(observed: &Observed, key: &FlowKey, flow: &FlowEntry) -> bool {
+    observed.now_ns.saturating_sub(flow.last_seen_ns) <= idle_ns(key.protocol)
+}
+
+/// Unsettled slots of a service with a live flow that is not on the slot's current owner.
+fn strayed(
+    observed: &Observed,
+    key: &ServiceKey,
+    slots: &[Slot],
+    live: &[(FlowKey, FlowEntry)],
+) -> BTreeSet<usize> {
+    let ours = live.iter().filter(|(flow, _)| {
+        (flow.destination, flow.destination_port, flow.protocol) == (key.address, key.port, key.protocol)
+    });
+    let placed = ours.filter_map(|(flow, entry)| {
+        let index = slot_of(observed, flow, slots.len())?;
+        let slot = slots.get(index).filter(|slot| slot.state() != SlotState::Settled)?;
+        (slot.current().get() != entry.backend).then_some(index)
+    });
+    placed.collect()
+}
+
+/// The slot that a flow falls into, as the program computes it.
+fn slot_of(observed: &Observed, flow: &FlowKey, ring_size: usize) -> Option<usize> {
+    let hash = hash::flow_v4(
+        observed.control.hash_key,
+        unmapped(flow.source)?,
+        unmapped(flow.destination)?,
+        flow.source_port,
+        flow.destination_port,
+        flow.protocol,
+    );
+    Some(hash::slot(hash, u32::try_from(ring_size).ok()?) as usize)
+}
+
+fn forget_down(slot: Slot, down: &BTreeSet<u32>) -> Slot {
     let previous = slot.previous();
-    let forgotten = if down.contains(&previous.get()) { slot.forgetting(previous) } else { slot };
-    (forgotten != slot).then_some(forgotten)
+    if down.contains(&previous.get()) { slot.forgetting(previous) } else { slot }
 }

@@ -47,15 +47,18 @@ pub(super) struct Context {
     /// The BPF file system that maps and links are pinned in
     #[arg(long, global = true, default_value = "/sys/fs/bpf", env = "LB_BPFFS", value_name = "DIR")]
     pub(super) bpffs: PathBuf,
-    /// Directory of the state file and the control socket
+    /// Directory of the control socket
     #[arg(long, global = true, default_value = "/run/lb", env = "LB_RUN_DIR", value_name = "DIR")]
     pub(super) run_dir: PathBuf,
+    /// Directory of the last good config, which is used at boot where the file is bad
+    #[arg(long, global = true, default_value = "/var/lib/lb", env = "LB_STATE_DIR", value_name = "DIR")]
+    pub(super) state_dir: PathBuf,
 }
 
 impl Context {
     /// The data plane of the current network namespace.
     pub(super) fn instance(&self) -> Result<Instance, Failure> {
-        Ok(Instance::current(&self.bpffs, &self.run_dir)?)
+        Ok(Instance::current(&self.bpffs, &self.run_dir, &self.state_dir)?)
     }
 }
 

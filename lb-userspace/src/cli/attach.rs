@@ -10,16 +10,18 @@ use super::args::{ApplyArgs, AttachArgs, Context};
 use super::error::Failure;
 use super::{confirm, output};
 use crate::daemon::{self, Applied, Candidate, Reply, Request};
+use crate::dataplane::attached;
 use crate::model::{AttachMode, Interface};
 
 /// A runtime on this thread: tasks stay in the network namespace that was entered.
-fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread().enable_all().build().map_err(Failure::failed)
 }
 
 /// `lb run`.
 pub(super) fn run(context: &Context, config: PathBuf, watch: bool) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
+    confirm::none_pending(&instance)?;
     runtime()?.block_on(daemon::run(&instance, &daemon::Options { config, watch }))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -27,6 +29,12 @@ pub(super) fn run(context: &Context, config: PathBuf, watch: bool) -> Result<Exi
 /// `lb attach`.
 pub(super) fn attach(context: &Context, args: &AttachArgs) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
+    confirm::none_pending(&instance)?;
+    if args.confirm.is_some() && !attached(&instance.pins).is_empty() {
+        return Err(Failure::failed(
+            "--confirm undoes a first attach, but lb is attached already; use `lb apply`",
+        ));
+    }
     let candidate = Candidate::read(&args.config, true)?;
     let listed = candidate.loaded.model.interfaces.iter().find(|listed| listed.name == args.interface);
     let mode = listed.map_or(AttachMode::default(), |listed| listed.mode);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::args::Context;
 use super::detach::detach_from;
 use super::error::Failure;
-use crate::daemon::Instance;
+use crate::daemon::{Instance, Saved};
 
 /// Starts a process that outlives this one and its terminal, and detaches when time is up.
 pub(super) fn arm(
@@ -17,15 +17,30 @@ pub(super) fn arm(
     patience: Duration,
 ) -> Result<(), Failure> {
     let seconds = patience.as_secs().max(1);
-    fs::write(&instance.pending, interface).map_err(Failure::failed)?;
+    let end = Saved::now() + seconds;
+    fs::write(&instance.pending, end.to_string()).map_err(Failure::failed)?;
     let own = std::env::current_exe().map_err(Failure::failed)?;
     let mut undo = Command::new(own);
     undo.arg("--bpffs").arg(&context.bpffs).arg("--run-dir").arg(&context.run_dir);
+    undo.arg("--state-dir").arg(&context.state_dir);
     undo.arg("undo").arg(interface).arg(seconds.to_string());
     undo.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     undo.spawn().map_err(Failure::failed)?;
     println!("undone in {seconds} s unless you run: lb confirm");
     Ok(())
+}
+
+/// Refuses while an attach waits for confirmation: what is started now would be pulled away later.
+pub(super) fn none_pending(instance: &Instance) -> Result<(), Failure> {
+    let end = fs::read_to_string(&instance.pending).ok().and_then(|end| end.parse::<u64>().ok());
+    match end.and_then(|end| end.checked_sub(Saved::now())) {
+        Some(left @ 1..) => {
+            let message =
+                format!("`lb attach --confirm` is undone in {left} s: `lb confirm` first to keep it");
+            Err(Failure::failed(message))
+        }
+        Some(0) | None => Ok(()),
+    }
 }
 
 /// `lb confirm`.

@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::net::if_::{if_indextoname, if_nametoindex};
+
 use super::args::Context;
 use super::error::Failure;
 use crate::daemon::{self, Instance};
-use crate::dataplane::{Error, KernelPlane, detach as detach_link};
+use crate::dataplane::{Error, KernelPlane, attached, detach as detach_link};
 
 /// `lb detach`.
 pub(super) fn run(context: &Context, interface: &str, force: bool) -> Result<ExitCode, Failure> {
@@ -22,9 +24,7 @@ pub(super) fn detach_from(
     interface: &str,
     force: bool,
 ) -> Result<&'static str, Failure> {
-    let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|_| {
-        Failure::bad_input(format!("there is no interface {interface} in this network namespace"))
-    })?;
+    let indices = indices(instance, interface)?;
     if daemon::is_running(&instance.socket) {
         let message = "the daemon is running and would attach again; stop it first (SIGTERM to `lb run`)";
         return Err(Failure::failed(message));
@@ -45,12 +45,29 @@ pub(super) fn detach_from(
         Err(error) => tracing::warn!(%error, "removed without looking inside"),
     }
     let lock = instance.pins.lock()?;
-    let last = detach_link(&instance.pins, ifindex)?;
+    let mut last = false;
+    for ifindex in indices {
+        last = detach_link(&instance.pins, ifindex)?;
+    }
     drop(lock);
     if last {
         instance.forget();
     }
     Ok(if last { "detached; nothing is left behind" } else { "detached; other interfaces go on" })
+}
+
+/// The interface's index; of one that is gone, the indices of all links whose interfaces are gone.
+fn indices(instance: &Instance, interface: &str) -> Result<Vec<u32>, Failure> {
+    if let Ok(ifindex) = if_nametoindex(interface) {
+        return Ok(vec![ifindex]);
+    }
+    let links = attached(&instance.pins).into_iter().map(|found| found.ifindex);
+    let gone: Vec<u32> = links.filter(|ifindex| if_indextoname(*ifindex).is_err()).collect();
+    if gone.is_empty() {
+        let message = format!("there is no interface {interface} in this network namespace");
+        return Err(Failure::bad_input(message));
+    }
+    Ok(gone)
 }
 
 /// Whether packets are being forwarded now.

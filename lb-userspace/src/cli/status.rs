@@ -37,9 +37,7 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
         "applied_at": view.saved.applied_at,
         "last_error": view.saved.last_error,
         "daemon": view.daemon_running.then_some(view.saved.daemon).flatten(),
-        "attachments": view.attachments.iter().map(|(name, found)| json!({
-            "interface": name, "link": found.link_id, "program": found.program_id,
-        })).collect::<Vec<_>>(),
+        "attachments": view.attachments,
         "services": view.services,
         "recorded_flows": view.flows,
         "memory_bytes": memory,
@@ -54,6 +52,9 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
     if view.attachments.is_empty() {
         problems.push("no interface has the program".to_owned());
     }
+    for place in view.attachments.iter().filter(|place| place.mode.is_none()) {
+        problems.push(format!("{}: the program does not run there any more", place.interface));
+    }
     for service in &view.services {
         for backend in service.backends.iter().filter(|b| b.weight > 0 && b.state != "up") {
             problems.push(format!("{}/{}: {}", service.name, backend.address, backend.state));
@@ -64,7 +65,7 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
         problems.push(format!("the newest config was refused, an older one is in force: {first}"));
     }
     let dead = !view.services.is_empty() && view.services.iter().all(|service| service.up() == 0);
-    if view.attachments.is_empty() || dead {
+    if view.attachments.iter().all(|place| place.mode.is_none()) || dead {
         return ("NOT FORWARDING", NOT_FORWARDING, problems);
     }
     if problems.is_empty() { ("OK", 0, problems) } else { ("DEGRADED", DEGRADED, problems) }
@@ -82,8 +83,12 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
         Some(pid) if view.daemon_running => format!("daemon {pid}"),
         Some(_) | None => "unattended: nothing follows neighbours or the config".to_owned(),
     };
-    for (name, found) in &view.attachments {
-        text += &format!("ATTACH  {name} link {} prog {}  {daemon}\n", found.link_id, found.program_id);
+    for place in &view.attachments {
+        let mode = place.mode.as_deref().unwrap_or("not running");
+        text += &format!(
+            "ATTACH  {} {mode} link {} prog {}  {daemon}\n",
+            place.interface, place.link, place.program
+        );
     }
     for service in &view.services {
         text += &format!(

@@ -12,8 +12,9 @@ use super::args::Context;
 use super::error::Failure;
 use crate::config;
 use crate::daemon::{self, Saved};
-use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, attached};
+use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, Mode, attached};
 use crate::model::{Backend, Forwarding, Model, Service};
+use crate::netlink::{self, Link, Netlink, Snapshot};
 use crate::reconcile::Observed;
 
 /// Everything there is to show.
@@ -21,10 +22,20 @@ pub(super) struct View {
     pub(super) saved: Saved,
     pub(super) observed: Observed,
     pub(super) counters: Counters,
-    pub(super) attachments: Vec<(String, Attachment)>,
+    pub(super) attachments: Vec<Place>,
     pub(super) daemon_running: bool,
     pub(super) flows: usize,
     pub(super) services: Vec<ServiceView>,
+}
+
+/// A program on an interface.
+#[derive(Serialize)]
+pub(super) struct Place {
+    pub(super) interface: String,
+    /// `native` or `generic`; unknown where the interface is gone.
+    pub(super) mode: Option<String>,
+    pub(super) link: u32,
+    pub(super) program: u32,
 }
 
 /// A service.
@@ -83,10 +94,8 @@ impl View {
         let counters = plane.counters()?;
         let model = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
         let services = model.map_or_else(Vec::new, |model| services(&model, &observed, &counters));
-        let attachments = attached(&instance.pins)
-            .into_iter()
-            .map(|found| (interface_name(found.ifindex), found))
-            .collect();
+        let links = super::attach::runtime()?.block_on(links()).map_err(Failure::failed)?;
+        let attachments = attached(&instance.pins).iter().map(|found| place(found, &links)).collect();
         Ok(Self {
             saved,
             attachments,
@@ -96,6 +105,21 @@ impl View {
             counters,
             services,
         })
+    }
+}
+
+async fn links() -> Result<Snapshot, netlink::Error> {
+    Netlink::open()?.links().await
+}
+
+fn place(found: &Attachment, links: &Snapshot) -> Place {
+    let ours = |link: &&Link| link.xdp.as_ref().is_some_and(|xdp| xdp.program_id == found.program_id);
+    let xdp = links.by_index(found.ifindex).filter(ours).and_then(|link| link.xdp.as_ref());
+    Place {
+        interface: interface_name(found.ifindex),
+        mode: xdp.map(|xdp| Mode::from(xdp.mode).to_string()),
+        link: found.link_id,
+        program: found.program_id,
     }
 }
 

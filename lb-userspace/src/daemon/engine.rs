@@ -5,9 +5,9 @@ use std::path::Path;
 use super::{Assembled, Error, Finding, Instance, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
-use crate::model::{AttachMode, Interface, Model};
+use crate::model::{AttachMode, Interface, Limits, Model};
 use crate::netlink::{Resolutions, Snapshot};
-use crate::reconcile::{Changes, Observed, Plan, plan, sweep};
+use crate::reconcile::{Changes, Observed, Plan, Size, plan, sweep};
 
 /// A config that is to be applied.
 #[derive(Clone, Debug)]
@@ -99,9 +99,13 @@ impl Engine {
     ) -> Result<(Self, Applied), Error> {
         KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
         let mut engine = Self::adopt(instance, &candidate, lock)?;
-        // Interfaces that another attach has put the program on stay.
-        engine.interfaces.retain(|old| wanted.iter().all(|new| new.name != old.name));
-        engine.interfaces.retain(|old| machine.links.by_name(&old.name).is_some());
+        // Interfaces that an earlier attach has put the program on stay.
+        let carry: Vec<u32> = attached(&instance.pins).iter().map(|found| found.ifindex).collect();
+        engine.interfaces.retain(|old| {
+            let link = machine.links.by_name(&old.name);
+            wanted.iter().all(|new| new.name != old.name)
+                && link.is_some_and(|link| carry.contains(&link.ifindex))
+        });
         engine.interfaces.extend(wanted.iter().cloned());
         let applied = engine.apply(candidate, machine)?;
         let mut done = Vec::new();
@@ -162,27 +166,28 @@ impl Engine {
     ) -> Result<(Assembled, Plan, Applied), Error> {
         let model = &candidate.loaded.model;
         let observed = self.plane.observe()?;
-        let (assembled, findings) = self.join(model, machine, observed.control.generation + 1)?;
+        let (mut assembled, mut findings) = self.join(model, machine)?;
+        findings.extend(limits(model, &observed.size));
         let rails = if candidate.force { Vec::new() } else { guard(&self.model, model) };
         let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().chain(rails).partition(|f| f.fatal);
         if !errors.is_empty() {
             return Err(Error::Findings(errors));
         }
-        let plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        assembled.desired.generation = observed.control.generation;
+        let mut planned = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        if !planned.steps.is_empty() {
+            assembled.desired.generation += 1;
+            planned = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        }
+        let plan = planned;
         let steps = plan.steps.iter().map(ToString::to_string).collect();
         let generation = assembled.desired.generation;
         Ok((assembled, plan, Applied { steps, warnings, generation }))
     }
 
-    fn join(
-        &self,
-        model: &Model,
-        machine: Machine<'_>,
-        generation: u64,
-    ) -> Result<(Assembled, Vec<Finding>), Error> {
+    fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
         let attached = interfaces::find(&self.interfaces, machine.links)?;
         let mut assembled = assemble(model, &attached, machine.links, machine.resolutions);
-        assembled.desired.generation = generation;
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
         Ok((assembled, findings))
@@ -252,4 +257,23 @@ impl Engine {
     pub fn assembled(&self) -> &Assembled {
         &self.assembled
     }
+}
+
+/// Limits that differ from the maps that are there.
+fn limits(model: &Model, size: &Size) -> Option<Finding> {
+    let Limits { ring_slots, services, backends, flows } = model.limits;
+    let pairs = [
+        (ring_slots, size.ring_slots),
+        (services, size.services),
+        (backends, size.backends),
+        (flows, size.flows),
+    ];
+    let differs = pairs.iter().any(|(wanted, present)| wanted.is_some_and(|wanted| wanted != *present));
+    differs.then(|| {
+        Finding::warning(
+            "LB039",
+            "limits differ from the maps that are in use".to_owned(),
+            "maps keep the size they were made with; detach and attach again for the new limits",
+        )
+    })
 }

@@ -16,9 +16,10 @@ pub fn guard(old: &Model, new: &Model) -> Vec<Finding> {
 }
 
 fn one(before: &Service, after: &Service) -> Option<Finding> {
-    let addresses =
-        |service: &Service| -> BTreeSet<Ipv4Addr> { service.backends.iter().map(|b| b.address).collect() };
-    let (old, new) = (addresses(before), addresses(after));
+    // Who takes no new flows has been drained and may go.
+    let old: BTreeSet<Ipv4Addr> =
+        before.backends.iter().filter(|b| b.effective_weight() > 0).map(|b| b.address).collect();
+    let new: BTreeSet<Ipv4Addr> = after.backends.iter().map(|b| b.address).collect();
     let leaving = old.difference(&new).count();
     if leaving * 2 <= old.len() {
         return None;
@@ -52,6 +53,16 @@ mod tests {
         assert!(guard(&four, &model(&[1, 2, 5, 6])).is_empty());
         assert_eq!(guard(&four, &model(&[1])).len(), 1);
         assert!(guard(&four, &model(&[5, 6, 7, 8]))[0].to_string().contains("all backends would leave"));
+    }
+
+    #[test]
+    fn drained_backends_may_go() {
+        let mut old = model(&[1, 2, 3]);
+        for backend in &mut old.services[0].backends[..2] {
+            backend.drain = true;
+        }
+        assert!(guard(&old, &model(&[3])).is_empty());
+        assert_eq!(guard(&old, &model(&[1, 2])).len(), 1, "the only one that takes flows leaves");
     }
 
     #[test]

@@ -21,36 +21,53 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The instance of the current network namespace, with pins below `bpffs` and files below `run`.
-    pub fn current(bpffs: &Path, run: &Path) -> Result<Self, Error> {
+    /// The instance of the current network namespace, with pins below `bpffs`, sockets below `run`, and its memory
+    /// below `state`. A namespace does not survive a reboot, so what is remembered of one other than the host's lies
+    /// below `run` as well.
+    pub fn current(bpffs: &Path, run: &Path, state: &Path) -> Result<Self, Error> {
         let name = name()?;
         let pins = Pins::new(bpffs, &name)?;
-        let file = |extension| run.join(format!("{name}.{extension}"));
-        Ok(Self { pins, state: file("json"), socket: file("sock"), pending: file("pending") })
-    }
-
-    /// Makes the directory that its files are in.
-    pub fn prepare(&self) -> Result<(), Error> {
-        let directory = self.state.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(directory).map_err(|source| Error::File {
-            action: "creating",
-            path: directory.to_owned(),
-            source,
+        let file = |directory: &Path, extension| directory.join(format!("{name}.{extension}"));
+        let memory = if name == HOST { state } else { run };
+        Ok(Self {
+            pins,
+            state: file(memory, "json"),
+            socket: file(run, "sock"),
+            pending: file(run, "pending"),
         })
     }
 
-    /// Removes its files, and the directory with the last of them.
+    /// Directories that its files are in.
+    fn directories(&self) -> impl Iterator<Item = &Path> {
+        [&self.state, &self.socket].into_iter().filter_map(|path| path.parent())
+    }
+
+    /// Makes the directories that its files are in.
+    pub fn prepare(&self) -> Result<(), Error> {
+        self.directories().try_for_each(|directory| {
+            fs::create_dir_all(directory).map_err(|source| Error::File {
+                action: "creating",
+                path: directory.to_owned(),
+                source,
+            })
+        })
+    }
+
+    /// Removes its files, and the directories with the last of them.
     pub fn forget(&self) {
         for path in [&self.state, &self.socket, &self.pending] {
             let _absent = fs::remove_file(path);
         }
-        if let Some(directory) = self.state.parent() {
+        for directory in self.directories() {
             let _shared = fs::remove_dir(directory);
         }
     }
 }
 
-/// `main` in the host's network namespace, otherwise the namespace's inode number, which is its identity.
+/// The host's own network namespace.
+const HOST: &str = "main";
+
+/// [`HOST`] in the host's network namespace, otherwise the namespace's inode number, which is its identity.
 fn name() -> Result<String, Error> {
     let inode = |path: &str| {
         fs::metadata(path).map(|found| found.ino()).map_err(|source| Error::File {
@@ -60,5 +77,5 @@ fn name() -> Result<String, Error> {
         })
     };
     let own = inode("/proc/thread-self/ns/net")?;
-    Ok(if inode("/proc/1/ns/net").ok() == Some(own) { "main".to_owned() } else { format!("netns-{own}") })
+    Ok(if inode("/proc/1/ns/net").ok() == Some(own) { HOST.to_owned() } else { format!("netns-{own}") })
 }

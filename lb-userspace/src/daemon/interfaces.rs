@@ -2,7 +2,7 @@
 
 use crate::dataplane::{Error as PlaneError, Facts, KernelPlane, Mode, Target};
 use crate::model::{AttachMode, Interface};
-use crate::netlink::{Link, Snapshot};
+use crate::netlink::{Link, Snapshot, XdpMode};
 use crate::reconcile::Observed;
 
 use super::Error;
@@ -35,7 +35,12 @@ pub(super) fn attach(
         observed.ports.iter().find(|(_, port)| port.ifindex == link.ifindex).map_or(0, |(number, _)| *number);
     let target = Target { ifindex: link.ifindex, port, facts: facts(link, ours) };
     let name = &link.name;
+    let running = link.xdp.as_ref().filter(|_| ours).map(|xdp| xdp.mode.into());
     let (mode, attachment) = match interface.mode {
+        // A link keeps the mode it was made with; a new link would be a gap in forwarding.
+        wanted if let Some(running) = running => {
+            (kept(name, wanted, running), plane.attach(&target, running)?)
+        }
         AttachMode::Native => (Mode::Native, plane.attach(&target, Mode::Native)?),
         AttachMode::Generic => (Mode::Generic, plane.attach(&target, Mode::Generic)?),
         AttachMode::Auto => match plane.attach(&target, Mode::Native) {
@@ -56,6 +61,26 @@ pub(super) fn attach(
     };
     let verb = if attachment.replaced { "program replaced in place" } else { "attached" };
     Ok(format!("{name}: {verb}, {mode}, link {}, program {}", attachment.link_id, attachment.program_id))
+}
+
+fn kept(name: &str, wanted: AttachMode, running: Mode) -> Mode {
+    let other = matches!(
+        (wanted, running),
+        (AttachMode::Native, Mode::Generic) | (AttachMode::Generic, Mode::Native)
+    );
+    if other {
+        tracing::warn!(interface = name, "stays in {running} mode: detach it first to change the mode");
+    }
+    running
+}
+
+impl From<XdpMode> for Mode {
+    fn from(mode: XdpMode) -> Self {
+        match mode {
+            XdpMode::Native | XdpMode::Offload | XdpMode::Multiple => Self::Native,
+            XdpMode::Generic => Self::Generic,
+        }
+    }
 }
 
 fn facts(link: &Link, ours: bool) -> Facts {

@@ -59,7 +59,7 @@ fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'s
     let name = &facts.interface;
     let text = kernel.to_lowercase();
     if let Some(program) = facts.foreign_program {
-        let fix = format!("ip link set dev {name} xdp off   (if that program is not needed)");
+        let fix = format!("`bpftool net show dev {name}` names it; detach it with the tool that attached it");
         return ("LB010", format!("another XDP program (id {program}) is attached to {name} (certain)"), fix);
     }
     if text.contains("mtu") || (errno == Some(libc_errno::ERANGE)) {
@@ -93,7 +93,8 @@ fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'s
             "run it as root, or with CAP_BPF and CAP_NET_ADMIN".into(),
         ),
         Some(libc_errno::EBUSY | libc_errno::EEXIST) => {
-            let fix = format!("see `ip -d link show dev {name}` and detach the other program first");
+            let fix =
+                format!("`bpftool net show dev {name}` names it; detach it with the tool that attached it");
             ("LB010", "another XDP program or mode is active on the interface (certain)".into(), fix)
         }
         Some(libc_errno::ENODEV) => ("LB016", format!("{name} is gone"), "name another interface".into()),

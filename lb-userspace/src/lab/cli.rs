@@ -92,7 +92,11 @@ fn up(name: &str, backends: u8, mtu: u16) -> Result<ExitCode, LabError> {
     let state = lab.release()?;
     let config = config.display();
     say(&format!("lab {name} is up: {}", state.netns.join(" ")));
-    say(&format!("  balance  nsenter --net=/run/netns/{name}-lb lb run --config {config} --watch"));
+    let lb = std::env::current_exe().map_or("lb".to_owned(), |path| path.display().to_string());
+    say(&format!("  balance  {lb} --netns {name}-lb run --config {config} --watch"));
+    say(&format!(
+        "  tunnel   {lb} --netns {name}-b1 decap eth0 --vip 203.0.113.20 --from 203.0.113.5   (each backend)"
+    ));
     say(&format!("  request  nsenter --net=/run/netns/{name}-client curl http://203.0.113.10/"));
     say(&format!("  remove   lb lab down --name {name}"));
     Ok(ExitCode::SUCCESS)

@@ -21,13 +21,18 @@ pub(super) fn owners(service: &DesiredService, key: [u8; 16], size: u32) -> Resu
     }
 }
 
-/// Words to store, so that a ring that holds `before` (nothing, if new) is owned as `owners` say; `None` if no slot
-/// changes.
+/// Words to store, so that a ring of `size` slots that holds `before` (nothing, if new) is owned as `owners` say; `None`
+/// if no slot changes. Without owners (nobody has a weight) a new ring is empty, and another stays as it is.
 pub(super) fn changes(
     before: Option<&[Slot]>,
     owners: &[Ipv4Addr],
     ids: &BTreeMap<Ipv4Addr, BackendId>,
+    size: u32,
 ) -> Option<Vec<Option<Slot>>> {
+    if before.is_none() && owners.is_empty() {
+        // Written all the same: an earlier ring in this range of the pool must not show through.
+        return Some(vec![Some(Slot::default()); size as usize]);
+    }
     let words: Vec<Option<Slot>> = owners
         .iter()
         .enumerate()

@@ -165,7 +165,8 @@ fn one(
     }
     let owners = rings::owners(service, desired.hash_key, entry.ring_size)?;
     let before = present.and_then(|_| observed.rings.get(&key)).map(Vec::as_slice);
-    change.ring = rings::changes(before, &owners, &ids).map(|words| (entry.ring_start, words));
+    change.ring =
+        rings::changes(before, &owners, &ids, entry.ring_size).map(|words| (entry.ring_start, words));
     change.entry = present.is_none().then_some((key, entry));
     Ok(change)
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-const OLDEST: (u32, u32) = (5, 15);
+/// Programs with multi-buffer support (`BPF_F_XDP_HAS_FRAGS`) came with it.
+const OLDEST: (u32, u32) = (5, 18);
 
 pub fn check() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's version")?;
@@ -13,7 +14,7 @@ pub fn check() -> Result<()> {
     match version(release) {
         Some(found) if found < OLDEST => bail!(
             "kernel {release} is too old: Linux {}.{} or newer is needed\n  \
-             way out: Debian 12, Ubuntu 22.04 or newer have one",
+             way out: Debian 12 and Ubuntu 24.04 have one, Ubuntu 22.04 with its HWE kernel",
             OLDEST.0,
             OLDEST.1
         ),

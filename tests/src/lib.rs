@@ -1,1 +1,8 @@
 //! Helpers.
+
+pub mod bpf;
+pub mod mutate;
+pub mod packets;
+pub mod scene;
+
+pub mod system;

@@ -49,7 +49,8 @@ fn current<T: Tables>(tables: &T, slot: Slot, new_flow: bool) -> Option<Choice> 
 fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slot: Slot) -> Option<Choice> {
     let key = packet.flow_key();
     let now_ns = tables.now_ns();
-    let known = tables.flow(&key).filter(|flow| flow.service == service.id);
+    let present = tables.flow(&key);
+    let known = present.filter(|flow| flow.service == service.id);
     if let Some(flow) = known {
         let recorded = BackendId::new(flow.backend).and_then(|id| alive(tables, id, false));
         if let Some(choice) = recorded {
@@ -74,7 +75,8 @@ fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slo
         last_seen_ns: now_ns,
         ..FlowEntry::default()
     };
-    if known.is_some() {
+    // Also where a service that is gone has left the entry: recording would leave it as it is.
+    if present.is_some() {
         tables.correct_flow(&key, &entry);
     } else {
         tables.record_flow(&key, &entry);

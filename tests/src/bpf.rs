@@ -1,0 +1,283 @@
+//! A balancer without interfaces: the same plan in the kernel's maps and in the host's tables, and packets through
+//! either (`BPF_PROG_TEST_RUN`). What a packet should experience is for the tests to say.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lb_common::abi::{
+    BackendEntry, BackendState, FlowEntry, FlowKey, PortEntry, Reason, ServiceKey, Slot, unmapped,
+};
+use lb_common::datapath::host::{HostFrame, HostTables};
+use lb_common::datapath::{Verdict, process};
+use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, TestProgram};
+use lb_userspace::reconcile::{Desired, Observed, Plan, Size, Step, plan};
+use nix::sched::{CloneFlags, unshare};
+
+/// Where the BPF file system is.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Large enough for every test; flows so many that the LRU never evicts.
+pub const SIZE: Size =
+    Size { services: 16, vips: 16, ring_slots: 131_072, backends: 128, ports: 8, flows: 65_536 };
+
+/// XDP's answer to a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// `XDP_DROP`.
+    Drop,
+    /// `XDP_PASS`.
+    Pass,
+    /// `XDP_TX`.
+    Transmit,
+    /// `XDP_REDIRECT`.
+    Redirect,
+}
+
+impl Action {
+    /// From the kernel's number (enum xdp_action, include/uapi/linux/bpf.h).
+    pub fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Transmit,
+            4 => Self::Redirect,
+            _ => panic!("the program returned {raw}, which is no verdict of ours"),
+        }
+    }
+}
+
+impl From<Verdict> for Action {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Pass,
+            Verdict::Drop => Self::Drop,
+            Verdict::Transmit => Self::Transmit,
+            Verdict::Redirect(_) => Self::Redirect,
+        }
+    }
+}
+
+/// Counters that are not zero, by a name that says whose they are.
+pub type Counts = BTreeMap<String, u64>;
+
+/// Recorded flows without their time stamps: service and backend by the key's bytes.
+pub type Flows = BTreeMap<[u8; 40], (u32, u32)>;
+
+/// Pins that vanish with the test, also when it panics.
+pub struct TestPins(Pins);
+
+impl TestPins {
+    /// A directory that no other test has.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self(Pins::new(Path::new(BPFFS), &name).expect("bpffs is mounted"))
+    }
+}
+
+impl Default for TestPins {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TestPins {
+    fn drop(&mut self) {
+        self.0.discard();
+    }
+}
+
+/// Two interfaces that exist, in a network namespace of this thread's own: the redirect map takes no others.
+pub fn interfaces() -> [u32; 2] {
+    thread_local!(static FOUND: Cell<Option<[u32; 2]>> = const { Cell::new(None) });
+    if let Some(found) = FOUND.get() {
+        return found;
+    }
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (root is needed)");
+    let made = Command::new("ip")
+        .args(["link", "add", "lb0", "type", "veth", "peer", "name", "lb1"])
+        .status()
+        .expect("ip (package iproute2) runs");
+    assert!(made.success(), "a veth pair");
+    let index = |name| nix::net::if_::if_nametoindex(name).expect("the interface just made");
+    let found = [index("lb0"), index("lb1")];
+    FOUND.set(Some(found));
+    found
+}
+
+/// The balancer twice.
+pub struct Bench {
+    plane: KernelPlane,
+    program: TestProgram,
+    host: HostTables,
+    observed: Observed,
+    // Last: the pins go when nothing uses them any more.
+    _pins: TestPins,
+}
+
+impl Bench {
+    /// Loads the program for port 1, and brings both tables to this state.
+    pub fn new(desired: &Desired) -> Self {
+        let pins = TestPins::new();
+        let lock = pins.0.lock().expect("nobody else has this directory");
+        let plane = KernelPlane::open_or_create(&pins.0, &SIZE).expect("maps");
+        drop(lock);
+        let program = TestProgram::balancer(&pins.0, &SIZE, 1).expect("the verifier accepts the program");
+        let host = HostTables { ingress: 1, ..HostTables::default() };
+        let mut bench = Self { plane, program, host, observed: Observed::default(), _pins: pins };
+        bench.refresh();
+        bench.apply(desired);
+        bench
+    }
+
+    /// Moves both to another state.
+    pub fn apply(&mut self, desired: &Desired) {
+        let plan = plan(&self.observed, desired).expect("a plan");
+        self.execute(plan.steps);
+    }
+
+    /// Takes these steps in both.
+    pub fn execute(&mut self, steps: Vec<Step>) {
+        self.plane.run(&Plan { steps }).expect("every step works");
+        self.refresh();
+    }
+
+    /// Brings the host's tables to what the kernel's maps hold; flows and counters are each side's own.
+    fn refresh(&mut self) {
+        let observed = self.plane.observe().expect("a snapshot");
+        let host = &mut self.host;
+        host.control = observed.control;
+        host.services = observed.services.clone();
+        host.vips = observed.vips.clone();
+        host.rings = vec![Slot::default(); SIZE.ring_slots as usize];
+        for (key, slots) in &observed.rings {
+            let start = observed.services[key].ring_start as usize;
+            host.rings[start..start + slots.len()].copy_from_slice(slots);
+        }
+        // Arrays have all their elements from the beginning.
+        host.backends = (0..=SIZE.backends).map(|id| (id, BackendEntry::default())).collect();
+        host.backends.extend(&observed.backends);
+        host.ports = (0..=SIZE.ports as u16).map(|number| (number, PortEntry::default())).collect();
+        host.ports.extend(&observed.ports);
+        self.observed = observed;
+    }
+
+    /// What the maps held after the last change.
+    pub fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    /// Runs a frame through the program in the kernel.
+    pub fn kernel(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let (action, bytes) = self.program.run(frame).expect("the kernel runs the program");
+        (Action::from_raw(action), bytes)
+    }
+
+    /// Runs a frame through the engine on the host.
+    pub fn host(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let mut frame = HostFrame::new(frame);
+        let verdict = process(&mut frame, &self.host);
+        (verdict.into(), frame.bytes().to_vec())
+    }
+
+    /// Runs a frame through both, which must agree.
+    pub fn both(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let (kernel, host) = (self.kernel(frame), self.host(frame));
+        assert!(kernel == host, "kernel {kernel:02x?}\n  host {host:02x?}\n input {frame:02x?}");
+        kernel
+    }
+
+    /// The kernel program, for timing.
+    pub fn program(&mut self) -> &mut TestProgram {
+        &mut self.program
+    }
+
+    /// The address of the backend with this id, and its service.
+    fn backend_name(&self, id: u32) -> String {
+        let Some(backend) = self.observed.backends.get(&id) else { return format!("backend {id}") };
+        let address = unmapped(backend.address).unwrap_or_default();
+        let name = format!("{} {}", self.service_name(backend.service), std::net::Ipv4Addr::from(address));
+        // An address that came back has another id.
+        match BackendState::from_raw(backend.state) {
+            BackendState::Down | BackendState::Absent => format!("{name} (id {id}, down)"),
+            BackendState::Up | BackendState::Draining => name,
+        }
+    }
+
+    fn service_name(&self, id: u32) -> String {
+        let named = |key: &ServiceKey| u16::from_be_bytes(key.port).to_string();
+        let found = self.observed.services.iter().find(|(_, service)| service.id == id);
+        found.map_or_else(|| format!("service {id}"), |(key, _)| named(key))
+    }
+
+    /// The kernel's counters: `PORT ADDRESS packets|bytes|flows`, `PORT drop REASON`, and `REASON`.
+    pub fn kernel_counts(&self) -> Counts {
+        let counters = self.plane.counters().expect("counters");
+        let mut counts = Counts::new();
+        for (id, backend) in counters.backends {
+            self.add_backend(&mut counts, id, [backend.packets, backend.bytes, backend.flows]);
+        }
+        for (service, drops) in counters.drops {
+            let name = self.service_name(service);
+            counts.extend(drops.iter().map(|(reason, n)| (format!("{name} drop {reason}"), *n)));
+        }
+        counts.extend(counters.reasons.into_iter().map(|(name, n)| (name.to_owned(), n)));
+        counts.retain(|_, n| *n > 0);
+        counts
+    }
+
+    /// The host's counters, by the same names.
+    pub fn host_counts(&self) -> Counts {
+        let reason = |number: &u32| Reason::ALL[*number as usize].name();
+        let mut counts = Counts::new();
+        for (id, backend) in self.host.forwarded.borrow().iter() {
+            self.add_backend(&mut counts, *id, [backend.packets, backend.bytes, backend.flows]);
+        }
+        for ((service, number), n) in self.host.drops.borrow().iter() {
+            counts.insert(format!("{} drop {}", self.service_name(*service), reason(number)), *n);
+        }
+        counts.extend(self.host.reasons.borrow().iter().map(|(number, n)| (reason(number).to_owned(), *n)));
+        counts.retain(|_, n| *n > 0);
+        counts
+    }
+
+    fn add_backend(&self, counts: &mut Counts, id: u32, values: [u64; 3]) {
+        let name = self.backend_name(id);
+        for (what, value) in ["packets", "bytes", "flows"].into_iter().zip(values) {
+            counts.insert(format!("{name} {what}"), value);
+        }
+    }
+
+    /// Flows recorded in the kernel.
+    pub fn kernel_flows(&self) -> Flows {
+        flows(self.plane.flows())
+    }
+
+    /// Flows recorded on the host.
+    pub fn host_flows(&self) -> Flows {
+        let entries = self.host.flows.borrow();
+        entries.iter().map(|(key, entry)| (*key, (entry.service, entry.backend))).collect()
+    }
+}
+
+fn flows(entries: Vec<(FlowKey, FlowEntry)>) -> Flows {
+    let bytes = |key: &FlowKey| -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&key.source);
+        bytes[16..32].copy_from_slice(&key.destination);
+        bytes[32..34].copy_from_slice(&key.source_port);
+        bytes[34..36].copy_from_slice(&key.destination_port);
+        bytes[36] = key.protocol;
+        bytes
+    };
+    entries.iter().map(|(key, entry)| (bytes(key), (entry.service, entry.backend))).collect()
+}
+
+/// What has been counted between two readings.
+pub fn delta(before: &Counts, after: &Counts) -> Counts {
+    let grown = |(name, n): (&String, &u64)| (name.clone(), n - before.get(name).unwrap_or(&0));
+    after.iter().map(grown).filter(|(_, n)| *n > 0).collect()
+}

@@ -1,0 +1,264 @@
+//! A lab whose balancer the test drives: daemon, commands, config file, status, and complete removal.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use lb_userspace::lab::{BALANCER, Interrupt, Process, Role, Topology, unique_prefix};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{Config, Run, until};
+
+/// Longest that any single command may take.
+const COMMAND_LIMIT_S: &str = "30";
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A lab and its balancer. Dropping it ends the daemon, detaches, and removes the lab; it prints the daemon's log,
+/// which the test harness shows if the test failed.
+#[derive(Debug)]
+pub struct Rig {
+    daemon: RefCell<Option<Process>>,
+    starts: Cell<u32>,
+    binary: PathBuf,
+    interface: Cell<&'static str>,
+    inode: u64,
+    /// The lab.
+    pub lab: Topology,
+}
+
+impl Rig {
+    /// A lab with this many backends and a `/big` of this many MiB.
+    pub fn new(backends: u8, big_mib: u64) -> anyhow::Result<Self> {
+        let lab = Topology::builder(unique_prefix()).backends(backends).big_bytes(big_mib << 20).build()?;
+        let path = lab.netns(Role::Balancer).path();
+        let inode = fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?.ino();
+        let (daemon, starts, interface) = (RefCell::default(), Cell::new(0), Cell::new("eth0"));
+        Ok(Self { daemon, starts, binary: binary()?, interface, inode, lab })
+    }
+
+    /// Says which interface is attached to, if it is not `eth0`.
+    pub fn attaches_to(&self, interface: &'static str) {
+        self.interface.set(interface);
+    }
+
+    /// A file in the lab's directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.lab.dir().join(name)
+    }
+
+    /// The config file.
+    pub fn config_path(&self) -> PathBuf {
+        self.file("lb.yaml")
+    }
+
+    /// Writes the config file in one step.
+    pub fn write(&self, config: &Config) -> anyhow::Result<PathBuf> {
+        self.write_text(&config.yaml())
+    }
+
+    /// Writes any text as the config file in one step.
+    pub fn write_text(&self, text: &str) -> anyhow::Result<PathBuf> {
+        let (path, draft) = (self.config_path(), self.file("lb.yaml.draft"));
+        fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).context("writing the config")?;
+        Ok(path)
+    }
+
+    /// Writes a config beside the config file.
+    pub fn write_other(&self, config: &Config) -> anyhow::Result<PathBuf> {
+        let path = self.file("other.yaml");
+        fs::write(&path, config.yaml()).context("writing another config")?;
+        Ok(path)
+    }
+
+    /// Runs any program on a machine of the lab.
+    pub fn on<A: AsRef<OsStr>>(
+        &self,
+        role: Role,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Run> {
+        let mut command = self.lab.command(role, "timeout");
+        command.arg("-k").arg("1").arg(COMMAND_LIMIT_S).arg(program).args(args).env("NO_COLOR", "1");
+        Run::of(command)
+    }
+
+    /// Runs `lb` on the balancer.
+    pub fn lb<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
+        self.on(Role::Balancer, &self.binary, args)
+    }
+
+    /// Starts the daemon with the config file, and waits until it is in charge.
+    pub fn run(&self, options: &[&str]) -> anyhow::Result<Process> {
+        let number = self.starts.get() + 1;
+        self.starts.set(number);
+        let mut command = self.lab.command(Role::Balancer, &self.binary);
+        command.arg("run").arg("--config").arg(self.config_path()).args(options).env("NO_COLOR", "1");
+        let daemon = self.lab.spawn(&format!("lb-{number}"), &command)?;
+        *self.daemon.borrow_mut() = Some(daemon.clone());
+        until("the daemon in charge", PATIENCE, || {
+            daemon.check_running()?;
+            Ok((self.status()?["daemon"].as_u64() == Some(daemon.id().into())).then_some(()))
+        })?;
+        Ok(daemon)
+    }
+
+    /// Writes the config and starts the daemon with it.
+    pub fn start(&self, config: &Config) -> anyhow::Result<Process> {
+        self.write(config)?;
+        self.run(&[])
+    }
+
+    /// Starts `lb decap eth0` on a backend and waits until it works.
+    pub fn decap(&self, number: u8, vips: &str, from: &str) -> anyhow::Result<Process> {
+        let mut command = self.lab.command(Role::Backend(number), &self.binary);
+        command.args(["decap", "eth0", "--vip", vips, "--from", from]);
+        let process = self.lab.spawn(&format!("decap-b{number}"), &command)?;
+        until("lb decap attached", PATIENCE, || {
+            process.check_running()?;
+            Ok(process.log_tail(50).contains("decapsulating").then_some(()))
+        })?;
+        Ok(process)
+    }
+
+    /// `lb decap` as it should be on the first backends.
+    pub fn decap_all(&self, backends: u8) -> anyhow::Result<()> {
+        let (vip, from) = (self.lab.vip_ipip().to_string(), format!("{BALANCER}/32"));
+        (1..=backends).try_for_each(|number| self.decap(number, &vip, &from).map(drop))
+    }
+
+    /// `lb status` as JSON, whatever its exit code.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        self.lb(["status", "--output", "json"])?.json()
+    }
+
+    /// The generation in force.
+    pub fn generation(&self) -> anyhow::Result<u64> {
+        self.status()?["generation"].as_u64().context("lb status shows no generation")
+    }
+
+    /// Link id and program id of the one attachment.
+    pub fn attachment(&self) -> anyhow::Result<(u64, u64)> {
+        let status = self.status()?;
+        let found = &status["attachments"][0];
+        let ids = found["link"].as_u64().zip(found["program"].as_u64());
+        ids.with_context(|| format!("lb status shows no attachment: {status}"))
+    }
+
+    /// Waits until a later generation than this is in force.
+    pub fn wait_newer(&self, generation: u64) -> anyhow::Result<u64> {
+        until(&format!("a generation after {generation}"), PATIENCE, || {
+            let now = self.generation()?;
+            Ok((now > generation).then_some(now))
+        })
+    }
+
+    /// Waits until `lb status` shows why a config was refused; returns the reason.
+    pub fn wait_refused(&self) -> anyhow::Result<String> {
+        until("a refusal in lb status", PATIENCE, || {
+            Ok(self.status()?["last_error"].as_str().map(str::to_owned))
+        })
+    }
+
+    /// Waits until all backends of all services are up.
+    pub fn wait_up(&self) -> anyhow::Result<()> {
+        until("all backends up", PATIENCE, || {
+            let run = self.lb(["status"])?;
+            if run.code == 0 { Ok(Some(())) } else { bail!("not yet: {run}") }
+        })
+    }
+
+    /// Ends the daemon with a signal and waits for its end.
+    pub fn stop(&self, signal: Signal) -> anyhow::Result<()> {
+        let daemon = self.daemon.borrow_mut().take().context("no daemon was started")?;
+        daemon.signal(signal)?;
+        daemon.wait(PATIENCE, &Interrupt::never())?;
+        println!("{}", daemon.log_tail(60));
+        Ok(())
+    }
+
+    /// `lb detach --force`, which must say that nothing is left.
+    pub fn detach(&self) -> anyhow::Result<Run> {
+        self.lb(["detach", self.interface.get(), "--force"])?.expect(0)?.says(&["nothing is left behind"])
+    }
+
+    /// curl on a machine; `-s`, no proxy, at most 20 s.
+    pub fn curl<'a>(&self, role: Role, args: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Run> {
+        let fixed = ["-q", "-sS", "--noproxy", "*", "--max-time", "20"];
+        self.on(role, "curl", fixed.into_iter().chain(args))
+    }
+
+    /// One page from `http://ADDRESS/` for the client, at most 2 s: the name of the backend that answered.
+    pub fn answer(&self, address: Ipv4Addr) -> anyhow::Result<String> {
+        let url = format!("http://{address}/");
+        let run = self.curl(Role::Client, ["--max-time", "2", &url])?.expect(0)?;
+        let name = run.out.lines().find_map(|line| line.strip_prefix("backend "));
+        name.map(str::to_owned).with_context(|| format!("no backend named in {run}"))
+    }
+
+    /// The MAC address of an interface.
+    pub fn mac(&self, role: Role, interface: &str) -> anyhow::Result<String> {
+        let json = self.on(role, "ip", ["-json", "link", "show", "dev", interface])?.expect(0)?.json()?;
+        json[0]["address"].as_str().map(str::to_owned).context("no MAC address")
+    }
+
+    /// What the file system has of this data plane: pins in bpffs, files in /run/lb.
+    pub fn left(&self) -> Vec<PathBuf> {
+        let name = format!("netns-{}", self.inode);
+        let pins = Path::new("/sys/fs/bpf/lb").join(&name);
+        let files = ["json", "json.new", "sock", "pending"];
+        let files = files.iter().map(|kind| Path::new("/run/lb").join(format!("{name}.{kind}")));
+        files.chain([pins]).filter(|path| path.exists()).collect()
+    }
+
+    /// An error unless nothing is attached, pinned or written.
+    pub fn expect_nothing(&self) -> anyhow::Result<()> {
+        let left = self.left();
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        self.lb(["status"])?.expect(3)?.says(&["UNKNOWN"])?;
+        let links = self.on(Role::Balancer, "ip", ["-json", "link"])?.expect(0)?;
+        ensure!(!links.out.contains("\"xdp\""), "an XDP program is attached: {links}");
+        Ok(())
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if self.daemon.get_mut().is_some()
+            && let Err(error) = self.stop(Signal::SIGKILL)
+        {
+            println!("daemon not stopped: {error:#}");
+        }
+        if !self.left().is_empty() {
+            let detached = self.lb(["detach", self.interface.get(), "--force"]);
+            let pins = PathBuf::from(format!("/sys/fs/bpf/lb/netns-{}", self.inode));
+            if pins.exists() {
+                println!("not detached: {detached:?}");
+                let _gone = fs::remove_dir_all(&pins);
+            }
+        }
+    }
+}
+
+/// The binary under test: `LB_BIN`, or the release build beside the test executable.
+fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LB_BIN").map(PathBuf::from) {
+        ensure!(path.is_file(), "LB_BIN names {}, which is not there", path.display());
+        return Ok(path);
+    }
+    let own = std::env::current_exe().context("finding the test executable")?;
+    // TARGET/PROFILE/deps/NAME-HASH
+    let target = own.ancestors().nth(3).context("the test executable is in no target directory")?;
+    let path = target.join("release/lb");
+    ensure!(
+        path.is_file(),
+        "{} is not there: `cargo build --release -p lb-userspace` builds it, or LB_BIN names another",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,0 +1,202 @@
+//! The gate of every change of the data plane: well-formed packets and thousands of mutations of them through the
+//! program in the kernel and through the engine on the host, identical in verdict, bytes, counters and recorded flows.
+
+use std::net::Ipv4Addr;
+
+use lb_common::abi::{BackendId, DecapReason, Protocol, Slot, SlotState, VipKey, mapped};
+use lb_common::datapath::decapsulate;
+use lb_common::datapath::host::{HostDecapTables, HostFrame};
+use lb_tests::bpf::{Action, Bench};
+use lb_tests::mutate::{Random, mutated};
+use lb_tests::packets::*;
+use lb_tests::scene::*;
+use lb_userspace::dataplane::Decap;
+use lb_userspace::reconcile::Step;
+
+/// Mutations of each well-formed packet, per state of the rings.
+const MUTATIONS: usize = 100;
+/// Packets that must have run, or the corpus has dried up.
+const ENOUGH: usize = 5_000;
+
+/// Well-formed packets of every kind the engine tells apart.
+fn corpus() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for port in [MIXED, L2, IPIP, IPIP_PREFIX, L2_FAR, IPIP_FAR, UNRESOLVED, EMPTY, 9] {
+        for (n, segment) in [Segment::Syn, Segment::Ack, Segment::Fin, Segment::Rst].into_iter().enumerate() {
+            let flow = Flow::nth(n as u32 * 31, (VIP, port));
+            frames.push(
+                Packet::tcp(INBOUND, flow, segment).tos(n as u8).payload(n * 11).padded(SHORTEST).bytes(),
+            );
+        }
+    }
+    // Flows enough to meet slots in every state.
+    for n in 0..24 {
+        let segment = if n % 2 == 0 { Segment::Syn } else { Segment::Ack };
+        frames.push(Packet::tcp(INBOUND, Flow::nth(1000 + n, (VIP, MIXED)), segment).payload(5).bytes());
+        frames.push(Packet::udp(INBOUND, Flow::nth(1000 + n, (VIP, DNS_MIXED))).payload(5).bytes());
+    }
+    for port in [DNS, DNS_IPIP, 9] {
+        frames.push(udp(port).payload(33).bytes());
+        frames.push(udp(port).options(12).payload(1).bytes());
+        frames.push(udp(port).fragment(0, true).payload(64).bytes());
+    }
+    for options in [4, 20, 40] {
+        frames.push(tcp(IPIP, Segment::Ack).options(options).payload(options).bytes());
+        frames.push(tcp(L2_FAR, Segment::Ack).options(options).bytes());
+    }
+    for len in [
+        NEAR_MTU - 21,
+        NEAR_MTU - 20,
+        NEAR_MTU - 19,
+        NEAR_MTU,
+        NEAR_MTU + 1,
+        3505,
+        3506,
+        FAR_MTU - 20,
+        FAR_MTU,
+    ] {
+        frames.push(tcp(L2, Segment::Ack).ip_len(len).bytes());
+        frames.push(tcp(IPIP_FAR, Segment::Ack).ip_len(len).bytes());
+    }
+    let to = |address, port| Flow::nth(7, (address, port));
+    frames.push(Packet::tcp(INBOUND, to(STRANGER, 80), Segment::Syn).bytes());
+    frames.push(Packet::tcp(INBOUND, to(QUIET_VIP, QUIET), Segment::Syn).bytes());
+    frames.push(Packet::udp(INBOUND, to(QUIET_VIP, 9)).bytes());
+    frames.push(Packet::raw(INBOUND, to(VIP, 0), 1).payload(64).bytes());
+    frames.push(tunnelled(&tcp(L2, Segment::Ack).bytes(), INBOUND, NODE, VIP));
+    frames.push(tcp(L2, Segment::Ack).to_mac(FAR).bytes());
+    frames.push(ethernet(INBOUND, 0x86dd, &[0x60; 60]));
+    frames.push(ethernet(INBOUND, 0x8100, &tcp(L2, Segment::Ack).bytes()[12..]));
+    let broadcast = (CLIENT, [0xff; 6]);
+    for target in [VIP, QUIET_VIP, STRANGER] {
+        for request in [true, false] {
+            frames.push(arp(broadcast, request, (CLIENT, Ipv4Addr::new(203, 0, 113, 5)), ([0; 6], target)));
+        }
+    }
+    frames
+}
+
+/// Sends all packets, each twice (the second meets what the first recorded), and compares everything.
+fn compare(bench: &mut Bench, state: &str, seed: u64) -> usize {
+    let mut random = Random::new(seed);
+    let mut ran = 0;
+    for frame in corpus() {
+        for mutation in 0..MUTATIONS {
+            let input = if mutation == 0 { frame.clone() } else { mutated(&frame, &mut random) };
+            for _ in 0..2 {
+                bench.both(&input);
+                ran += 1;
+            }
+        }
+        assert_eq!(bench.kernel_flows(), bench.host_flows(), "{state}: recorded flows");
+        assert_eq!(bench.kernel_counts(), bench.host_counts(), "{state}: counters");
+    }
+    ran
+}
+
+/// Every fresh slot of a service becomes late, as the daemon will have it an idle time after a change.
+fn age(bench: &mut Bench) {
+    let observed = bench.observed();
+    let mut steps = Vec::new();
+    for (key, slots) in &observed.rings {
+        let late = |slot: &Slot| (slot.state() == SlotState::Fresh).then_some(Slot(slot.0 ^ 3 << 56));
+        let words: Vec<Option<Slot>> = slots.iter().map(late).collect();
+        steps.push(Step::WriteSlots { start: observed.services[key].ring_start, words });
+    }
+    bench.execute(steps);
+}
+
+/// A backend dies with flows on it and slots that name it.
+fn kill(bench: &mut Bench, address: Ipv4Addr) {
+    let dead =
+        bench.observed().backends.iter().find(|(_, backend)| backend.address == mapped(address.octets()));
+    let id = BackendId::new(*dead.expect("a backend of the scene").0).expect("ids are valid");
+    bench.execute(vec![Step::RetireBackend(id)]);
+}
+
+#[test]
+fn kernel_and_host_agree() {
+    let mut bench = Bench::new(&desired());
+    let mut ran = compare(&mut bench, "settled", 1);
+    assert!(bench.kernel_flows().is_empty(), "settled rings record nothing");
+
+    let mut reweighted = desired_with(MIXED, mixed());
+    for service in &mut reweighted.services {
+        if let [first, second, ..] = service.backends.as_mut_slice() {
+            (first.weight, second.weight) = (5, 0);
+        }
+    }
+    bench.apply(&reweighted);
+    ran += compare(&mut bench, "fresh", 2);
+    assert!(bench.kernel_flows().len() > 20, "unsettled rings record flows");
+
+    kill(&mut bench, near(22));
+    kill(&mut bench, near(53));
+    ran += compare(&mut bench, "fresh, backends down", 3);
+
+    age(&mut bench);
+    bench.apply(&desired_with(MIXED, mixed().split_off(2)));
+    age(&mut bench);
+    ran += compare(&mut bench, "late, backends removed", 4);
+
+    let mut without = desired();
+    without.services.retain(|service| service.id.protocol == Protocol::Tcp);
+    without.vips.remove(&QUIET_VIP);
+    bench.apply(&without);
+    bench.apply(&desired());
+    ran += compare(&mut bench, "services removed and made anew", 5);
+    println!("{ran} packets through kernel and host: verdicts, bytes, counters and flows are the same");
+    assert!(ran >= ENOUGH);
+}
+
+#[test]
+fn decapsulators_agree() {
+    let (prefix, length) = (Ipv4Addr::new(192, 0, 2, 0), 24);
+    let decap = Decap::load(mac(42), &[VIP], &[(prefix, length)]).expect("the verifier accepts it");
+    let (mut program, counters) = decap.into_test();
+    let host = HostDecapTables {
+        mac: mac(42),
+        sources: vec![(mapped(prefix.octets()), 96 + u32::from(length))],
+        vips: vec![VipKey::v4(VIP.octets())],
+        ..HostDecapTables::default()
+    };
+    let link = (NEAR, mac(42));
+    let mut frames = vec![
+        tcp(L2, Segment::Ack).to_mac(mac(42)).bytes(),
+        arp((NEAR, [0xff; 6]), true, (NEAR, NODE), ([0; 6], remote(42))),
+        tunnelled(
+            &Packet::tcp(INBOUND, Flow::nth(1, (STRANGER, 80)), Segment::Ack).bytes(),
+            link,
+            NODE,
+            remote(42),
+        ),
+    ];
+    for inner in
+        [tcp(L2, Segment::Syn), tcp(L2, Segment::Ack).ip_len(1480), udp(DNS).payload(7), udp(DNS).options(8)]
+    {
+        for source in [NODE, SOURCES.0, STRANGER] {
+            frames.push(tunnelled(&inner.bytes(), link, source, remote(42)));
+            frames.push(tunnelled(&inner.clone().padded(SHORTEST).bytes(), link, source, remote(42)));
+        }
+    }
+    let mut random = Random::new(6);
+    let mut ran = 0;
+    for frame in &frames {
+        for mutation in 0..400 {
+            let input = if mutation == 0 { frame.clone() } else { mutated(frame, &mut random) };
+            let (action, bytes) = program.run(&input).expect("the kernel runs the program");
+            let mut on_host = HostFrame::new(&input);
+            let verdict = format!("{:?}", decapsulate(&mut on_host, &host));
+            assert_eq!(format!("{:?}", Action::from_raw(action)), verdict, "{input:02x?}");
+            assert!(bytes == on_host.bytes(), "kernel {bytes:02x?}\n  host {:02x?}", on_host.bytes());
+            ran += 1;
+        }
+    }
+    for reason in DecapReason::ALL {
+        let expected = host.reasons.borrow().get(&(*reason as u32)).copied().unwrap_or(0);
+        assert_eq!(counters.count(*reason).expect("a counter"), expected, "{}", reason.name());
+        assert!(expected > 0, "no packet met {}", reason.name());
+    }
+    println!("{ran} packets through both decapsulators: verdicts, bytes and counters are the same");
+    assert!(ran >= ENOUGH);
+}

@@ -2,15 +2,15 @@
 
 use super::Tables;
 use super::parse::{Kind, Packet};
-use crate::abi::{BackendEntry, BackendId, BackendState, FlowEntry, ServiceEntry, Slot, SlotState};
+use crate::abi::{BackendId, BackendState, FlowEntry, ServiceEntry, Slot, SlotState};
 
 /// A recorded flow's time stamp is renewed at most this often, in nanoseconds.
 pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// A backend, chosen.
+/// A backend, chosen. Only its id: entries copied here, one per way to get here, would fill the BPF stack.
+#[derive(Clone, Copy)]
 pub(super) struct Choice {
     pub(super) id: BackendId,
-    pub(super) entry: BackendEntry,
     /// Whether the packet begins a flow, as far as anybody can tell.
     pub(super) new_flow: bool,
 }
@@ -25,21 +25,9 @@ pub(super) fn choose<T: Tables>(
     slot: Slot,
 ) -> Option<Choice> {
     match slot.state() {
-        SlotState::Settled => current(tables, slot, packet.kind == Kind::Opening),
+        // Whether it exists is found out when it is read.
+        SlotState::Settled => Some(Choice { id: slot.current(), new_flow: packet.kind == Kind::Opening }),
         SlotState::Fresh | SlotState::Late => unsettled(tables, service, packet, slot),
-    }
-}
-
-#[inline(always)]
-fn current<T: Tables>(tables: &T, slot: Slot, new_flow: bool) -> Option<Choice> {
-    let id = slot.current();
-    let entry = tables.backend(id)?;
-    match BackendState::from_raw(entry.state) {
-        BackendState::Absent => None,
-        // The current owner is trusted: userspace takes its slots away before it marks it down.
-        BackendState::Up | BackendState::Draining | BackendState::Down => {
-            Some(Choice { id, entry, new_flow })
-        }
     }
 }
 
@@ -84,9 +72,20 @@ fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slo
     Some(choice)
 }
 
+/// The current owner, if there is one. It is trusted to be up: userspace takes its slots away before it marks it down.
+#[inline(always)]
+fn current<T: Tables>(tables: &T, slot: Slot, new_flow: bool) -> Option<Choice> {
+    let id = slot.current();
+    (state(tables, id)? != BackendState::Absent).then_some(Choice { id, new_flow })
+}
+
 /// The backend, if it may receive packets of flows that are already there.
 #[inline(always)]
 fn alive<T: Tables>(tables: &T, id: BackendId, new_flow: bool) -> Option<Choice> {
-    let entry = tables.backend(id)?;
-    BackendState::from_raw(entry.state).keeps_flows().then_some(Choice { id, entry, new_flow })
+    state(tables, id)?.keeps_flows().then_some(Choice { id, new_flow })
+}
+
+#[inline(always)]
+fn state<T: Tables>(tables: &T, id: BackendId) -> Option<BackendState> {
+    tables.backend(id).map(|entry| BackendState::from_raw(entry.state))
 }

@@ -2,7 +2,7 @@
 
 use super::parse::Packet;
 use super::{Frame, Tables, Verdict};
-use crate::abi::{BackendEntry, Method, NextHop, PortEntry, Reason, unmapped};
+use crate::abi::{BackendEntry, Method, NextHop, PortEntry, Reason, low_half};
 use crate::wire::{ethernet, ipv4};
 
 /// Sends `packet`, whose flow hashes to `hash`, to `backend`; the reason if it cannot be sent.
@@ -14,12 +14,14 @@ pub(super) fn forward<F: Frame, T: Tables>(
     backend: &BackendEntry,
     hash: u64,
 ) -> Result<Verdict, Reason> {
+    // An entry that is not there has no method.
+    let method = Method::from_raw(backend.method).ok_or(Reason::NoBackend)?;
     let next_hop = NextHop(backend.next_hop);
     if next_hop == NextHop::UNKNOWN {
         return Err(Reason::NoNextHop);
     }
-    let port = tables.port(next_hop.port()).ok_or(Reason::NoNextHop)?;
-    match Method::from_raw(backend.method).ok_or(Reason::NoBackend)? {
+    let port = tables.port(next_hop.port()).filter(|port| port.ifindex != 0).ok_or(Reason::NoNextHop)?;
+    match method {
         Method::L2 => rewrite(frame, packet, next_hop, &port)?,
         Method::Ipip => encapsulate(frame, packet, backend, next_hop, &port, hash)?,
     }
@@ -61,10 +63,8 @@ fn encapsulate<F: Frame>(
     if total_len > port.mtu || total_len > u32::from(u16::MAX) {
         return Err(Reason::TooBig);
     }
-    let (Some(source), Some(destination)) = (unmapped(backend.outer_source), unmapped(backend.address))
-    else {
-        return Err(Reason::NoBackend);
-    };
+    // Userspace makes such entries for IPv4 only.
+    let (source, destination) = (low_half(backend.outer_source), low_half(backend.address));
     frame.grow_front::<{ ipv4::LEN }>().ok_or(Reason::NoHeadroom)?;
     let link =
         ethernet::Header { destination: next_hop.mac(), source: port.mac, ether_type: ethernet::IPV4 }.emit();

@@ -23,7 +23,7 @@ pub enum Verdict {
 /// Decides about one frame, rewrites it if it is to be sent, and counts what it did.
 #[inline(always)]
 pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let (Some(control), Some(own)) = (tables.control(), tables.port(tables.ingress())) else {
+    let Some(own) = tables.port(tables.ingress()) else {
         return settle(tables, Reason::NotIpv4); // nothing is configured yet
     };
     let Some(link) = frame.read(0).map(ethernet::Header::parse) else {
@@ -33,17 +33,17 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         return settle(tables, arp::answer(frame, tables, own.mac));
     }
     match parse(frame, &link, own.mac) {
-        Ok(packet) => balance(frame, tables, &control, &packet),
+        Ok(packet) => balance(frame, tables, &packet),
         Err(unparsed) => settle(tables, refuse(tables, unparsed)),
     }
 }
 
 #[inline(always)]
-fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, packet: &Packet) -> Verdict {
+fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Packet) -> Verdict {
     let Some(service) = tables.service(&packet.service_key()) else {
-        return settle(tables, not_a_service(tables, control, packet));
+        return settle(tables, not_a_service(tables, packet));
     };
-    match serve(frame, tables, control, packet, &service) {
+    match serve(frame, tables, packet, &service) {
         Ok(verdict) => verdict,
         Err(reason) => {
             tables.count_drop(service.id, reason);
@@ -56,10 +56,10 @@ fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, pa
 fn serve<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    control: &Control,
     packet: &Packet,
     service: &ServiceEntry,
 ) -> Result<Verdict, Reason> {
+    let control = tables.control().ok_or(Reason::NoBackend)?;
     let hash = hash::flow_v4(
         control.hash_key,
         packet.source,
@@ -71,7 +71,8 @@ fn serve<F: Frame, T: Tables>(
     let index = service.ring_start.wrapping_add(hash::slot(hash, service.ring_size));
     let slot = tables.slot(index).ok_or(Reason::NoBackend)?;
     let choice = choose(tables, service, packet, slot).ok_or(Reason::NoBackend)?;
-    let verdict = forward(frame, tables, packet, &choice.entry, hash)?;
+    let backend = tables.backend(choice.id).ok_or(Reason::NoBackend)?;
+    let verdict = forward(frame, tables, packet, &backend, hash)?;
     tables.count_forward(choice.id, packet.total_len, u64::from(choice.new_flow));
     Ok(verdict)
 }
@@ -89,8 +90,8 @@ fn settle<T: Tables>(tables: &T, reason: Reason) -> Verdict {
 
 /// A whole TCP or UDP packet that no service wants.
 #[inline(always)]
-fn not_a_service<T: Tables>(tables: &T, control: &Control, packet: &Packet) -> Reason {
-    if control.flags & Control::VIP_POLICY == 0 {
+fn not_a_service<T: Tables>(tables: &T, packet: &Packet) -> Reason {
+    if tables.control().is_none_or(|control| control.flags & Control::VIP_POLICY == 0) {
         return Reason::NotAService;
     }
     match tables.vip(&VipKey::v4(packet.destination)) {

@@ -77,10 +77,10 @@ pub struct OuterTemplate {
     pub ttl: u8,
     /// Payload's protocol number.
     pub protocol: u8,
-    /// Source address; bits that vary per packet are zero.
-    pub source: [u8; 4],
-    /// Destination address.
-    pub destination: [u8; 4],
+    /// Source address, in host order; bits that vary per packet are zero.
+    pub source: u32,
+    /// Destination address, in host order.
+    pub destination: u32,
 }
 
 impl OuterTemplate {
@@ -102,8 +102,8 @@ impl OuterTemplate {
         let [l0, l1] = total_len.to_be_bytes();
         let [f0, f1] = DONT_FRAGMENT.to_be_bytes();
         let [c0, c1] = check.to_be_bytes();
-        let [s0, s1, s2, s3] = (u32::from_be_bytes(self.source) | source_bits).to_be_bytes();
-        let [d0, d1, d2, d3] = self.destination;
+        let [s0, s1, s2, s3] = (self.source | source_bits).to_be_bytes();
+        let [d0, d1, d2, d3] = self.destination.to_be_bytes();
         [0x45, tos, l0, l1, 0, 0, f0, f1, self.ttl, self.protocol, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3]
     }
 }
@@ -151,12 +151,14 @@ mod tests {
             tos: u8, ttl: u8, source: [u8; 4], destination: [u8; 4], total_len: u16, hash: u32, bits in 0u32..=24,
         ) {
             let low = (1u32 << bits) - 1;
-            let source = (u32::from_be_bytes(source) & !low).to_be_bytes();
+            let source = u32::from_be_bytes(source) & !low;
+            let destination = u32::from_be_bytes(destination);
             let template = OuterTemplate { ttl, protocol: IPIP, source, destination };
             let header = template.complete(tos, total_len, hash & low, template.partial_checksum());
             let oracle = etherparse::Ipv4Header::from_slice(&header).unwrap().0;
             prop_assert_eq!(oracle.header_checksum, oracle.calc_header_checksum());
-            prop_assert_eq!(u32::from_be_bytes(oracle.source), u32::from_be_bytes(source) | (hash & low));
+            prop_assert_eq!(u32::from_be_bytes(oracle.source), source | (hash & low));
+            prop_assert_eq!(u32::from_be_bytes(oracle.destination), destination);
             prop_assert_eq!(oracle.total_len, total_len);
             prop_assert!(oracle.dont_fragment);
             prop_assert_eq!(oracle.dscp.value() << 2 | oracle.ecn.value(), tos);

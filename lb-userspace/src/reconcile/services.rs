@@ -194,8 +194,8 @@ fn backend_entry(backend: &DesiredBackend, service: u32, ports: &Ports) -> Backe
     let template = OuterTemplate {
         ttl: OUTER_TTL,
         protocol: IPIP,
-        source: tunnel.source.octets(),
-        destination: backend.address.octets(),
+        source: tunnel.source.to_bits(),
+        destination: backend.address.to_bits(),
     };
     BackendEntry {
         method: Method::Ipip.to_raw(),

@@ -82,10 +82,14 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target_dir()?.join("release/lb"))
 }
 
+/// All tests in release, and the packet engine's again with overflow checks: it must not even overflow.
 fn run_tests(workspace: &Workspace, lb: &PathBuf, filters: &[String], summary: &mut Summary) -> Result<()> {
-    let mut test = workspace.cargo(&["test", "--no-fail-fast"]);
-    test.args(HOST_RELEASE).arg("--").args(filters).env("LB_BIN", lb);
-    let succeeded = tee(&mut test, |line| summary.add(line))?;
+    let mut all = workspace.cargo(&["test", "--no-fail-fast"]);
+    all.args(HOST_RELEASE).arg("--").args(filters).env("LB_BIN", lb);
+    let mut checked = workspace.cargo(&["test", "--no-fail-fast", "--package", "lb-common"]);
+    checked.arg("--").args(filters);
+    let succeeded = [all, checked].iter_mut().map(|tests| tee(tests, |line| summary.add(line)));
+    let succeeded = succeeded.collect::<Result<Vec<bool>>>()?.into_iter().all(|succeeded| succeeded);
     if !succeeded && summary.failed == 0 {
         // No result line: the program crashed, or a documentation test did not compile.
         summary.failed = 1;

@@ -88,8 +88,10 @@ fn run_tests(workspace: &Workspace, lb: &PathBuf, filters: &[String], summary: &
     all.args(HOST_RELEASE).arg("--").args(filters).env("LB_BIN", lb);
     let mut checked = workspace.cargo(&["test", "--no-fail-fast", "--package", "lb-common"]);
     checked.arg("--").args(filters);
-    let succeeded = [all, checked].iter_mut().map(|tests| tee(tests, |line| summary.add(line)));
-    let succeeded = succeeded.collect::<Result<Vec<bool>>>()?.into_iter().all(|succeeded| succeeded);
+    let mut succeeded = true;
+    for mut tests in [all, checked] {
+        succeeded &= tee(&mut tests, |line| summary.add(line))?;
+    }
     if !succeeded && summary.failed == 0 {
         // No result line: the program crashed, or a documentation test did not compile.
         summary.failed = 1;

@@ -34,11 +34,7 @@ struct Share {
 
 /// Ring sizes of a model's services.
 pub(super) fn sizes(model: &Model) -> impl Iterator<Item = u32> {
-    model.services.iter().map(size)
-}
-
-fn size(service: &Service) -> u32 {
-    service.ring_size.unwrap_or_else(|| ring::default_size(service.backends.len()))
+    model.services.iter().map(Service::new_ring_size)
 }
 
 fn owners(model: &Model, service: &Service, size: u32) -> Vec<Ipv4Addr> {
@@ -66,7 +62,7 @@ pub(super) fn run(args: &RingArgs) -> Result<ExitCode, Failure> {
 }
 
 fn one(model: &Model, service: &Service, other: Option<&Model>) -> Ring {
-    let size = size(service);
+    let size = service.new_ring_size();
     let ring = owners(model, service, size);
     let mut slots: BTreeMap<Ipv4Addr, usize> = BTreeMap::new();
     for owner in &ring {

@@ -1,7 +1,7 @@
 //! How large the maps have to be for a config: what it needs, with room to grow without a new attach. Pure.
 
 use crate::dataplane::PORT_CAPACITY;
-use crate::model::{Model, Service, ring};
+use crate::model::{Model, Service};
 use crate::reconcile::Size;
 
 /// Fewest services, (service, backend) pairs and recorded flows that there is room for.
@@ -35,9 +35,5 @@ pub fn size(model: &Model) -> Size {
 
 /// Ring slots that the model's services take.
 fn slots(model: &Model) -> u32 {
-    model.services.iter().map(ring_size).fold(0, u32::saturating_add)
-}
-
-fn ring_size(service: &Service) -> u32 {
-    service.ring_size.unwrap_or_else(|| ring::default_size(service.backends.len()))
+    model.services.iter().map(Service::new_ring_size).fold(0, u32::saturating_add)
 }

@@ -107,6 +107,13 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
+impl Service {
+    /// Size of the ring it is created with, in slots.
+    pub fn new_ring_size(&self) -> u32 {
+        self.ring_size.unwrap_or_else(|| ring::default_size(self.backends.len()))
+    }
+}
+
 /// One server of a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Backend {

@@ -246,6 +246,9 @@ fn slots_settle_when_their_change_is_over() {
     plane.set_clock(IDLE_NS);
     swept(&mut plane, &mut changes);
     assert_eq!(unsettled(&plane), changed, "live flows are elsewhere");
+    let late =
+        plane.observe().unwrap().rings.values().flatten().filter(|s| s.state() == SlotState::Late).count();
+    assert_eq!(late, changed, "but nothing older is unknown any more");
 
     plane.set_clock(2 * IDLE_NS + 1);
     swept(&mut plane, &mut changes);

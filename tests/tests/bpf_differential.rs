@@ -99,7 +99,7 @@ fn age(bench: &mut Bench) {
     let observed = bench.observed();
     let mut steps = Vec::new();
     for (key, slots) in &observed.rings {
-        let late = |slot: &Slot| (slot.state() == SlotState::Fresh).then_some(Slot(slot.0 ^ 3 << 56));
+        let late = |slot: &Slot| (slot.state() == SlotState::Fresh).then_some(slot.late());
         let words: Vec<Option<Slot>> = slots.iter().map(late).collect();
         steps.push(Step::WriteSlots { start: observed.services[key].ring_start, words });
     }

@@ -70,6 +70,15 @@ impl Slot {
         Self(owner.get() as u64 | (previous.get() as u64) << ID_BITS | 1 << (2 * ID_BITS))
     }
 
+    /// The slot when an idle time has passed since its last change.
+    #[must_use]
+    pub const fn late(self) -> Self {
+        match self.state() {
+            SlotState::Settled => self,
+            SlotState::Fresh | SlotState::Late => Self(self.0 & !(3 << (2 * ID_BITS)) | 2 << (2 * ID_BITS)),
+        }
+    }
+
     /// The slot without `gone` as its previous owner: a backend that is down never receives, so unknown flows go to
     /// the current owner either way, and the id can be used again.
     #[must_use]
@@ -105,6 +114,15 @@ mod tests {
     fn coming_back_to_the_previous_owner_stays_unsettled() {
         let slot = Slot::settled(id(1)).moved_to(id(2)).moved_to(id(1));
         assert_eq!((slot.current(), slot.previous(), slot.state()), (id(1), id(1), SlotState::Fresh));
+    }
+
+    #[test]
+    fn time_makes_a_fresh_slot_late_and_another_change_fresh_again() {
+        assert_eq!(Slot::settled(id(1)).late(), Slot::settled(id(1)));
+        let slot = Slot::settled(id(1)).moved_to(id(2)).late();
+        assert_eq!((slot.current(), slot.previous(), slot.state()), (id(2), id(1), SlotState::Late));
+        let slot = slot.moved_to(id(3));
+        assert_eq!((slot.current(), slot.previous(), slot.state()), (id(3), id(1), SlotState::Fresh));
     }
 
     #[test]

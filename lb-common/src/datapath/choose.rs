@@ -31,8 +31,11 @@ pub(super) fn choose<T: Tables>(
     }
 }
 
-/// In an unsettled slot a recorded flow stays where it is while its backend lives; an unknown one that begins now goes
-/// to the current owner, and an unknown one that may have begun earlier to the previous owner. Both are recorded.
+/// In an unsettled slot a recorded flow stays where it is while its backend lives, and an unknown one that begins now
+/// goes to the current owner. An unknown one that may have begun earlier goes to the previous owner: TCP that does not
+/// begin, and UDP, which cannot tell, while the slot is fresh. In a late slot every live older flow has been recorded by
+/// now: unknown UDP is new, and stray TCP still goes to the previous owner, but leaves no record that would keep the
+/// slot from settling.
 #[inline(always)]
 fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slot: Slot) -> Option<Choice> {
     let key = packet.flow_key();
@@ -51,8 +54,13 @@ fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slo
     let choice = match packet.kind {
         Kind::Opening => None,
         Kind::Later => alive(tables, slot.previous(), false),
-        Kind::Unknown => alive(tables, slot.previous(), known.is_none()),
+        Kind::Unknown if slot.state() == SlotState::Fresh => alive(tables, slot.previous(), known.is_none()),
+        Kind::Unknown => None,
     };
+    let stray = packet.kind == Kind::Later && known.is_none() && slot.state() == SlotState::Late;
+    if let Some(choice) = choice.filter(|_| stray) {
+        return Some(choice);
+    }
     let choice = match choice {
         Some(choice) => choice,
         None => current(tables, slot, packet.kind != Kind::Later && known.is_none())?,

@@ -2,10 +2,7 @@
 
 use super::Frame;
 use crate::abi::{FlowKey, Protocol, ServiceKey, mapped};
-use crate::wire::{
-    ethernet::{self, Mac},
-    ipv4,
-};
+use crate::wire::{ethernet, ipv4};
 
 /// A TCP header without options, in bytes; the flags are its byte 13.
 const TCP_LEN: u16 = 20;
@@ -43,7 +40,7 @@ pub(super) enum Kind {
 /// Why there is no such packet. The addresses in the last two are destinations.
 pub(super) enum Unparsed {
     NotIpv4,
-    OtherMac,
+    Broadcast,
     /// Too short for an IPv4 header: it is for nobody we know.
     Truncated,
     OtherProtocol,
@@ -75,14 +72,14 @@ impl Packet {
     }
 }
 
-/// Reads the headers of a frame that must be addressed to `own`.
+/// Reads the headers of a frame that is addressed to this interface or to everybody.
 #[inline(always)]
-pub(super) fn parse<F: Frame>(frame: &F, link: &ethernet::Header, own: Mac) -> Result<Packet, Unparsed> {
+pub(super) fn parse<F: Frame>(frame: &F, link: &ethernet::Header) -> Result<Packet, Unparsed> {
     if link.ether_type != ethernet::IPV4 {
         return Err(Unparsed::NotIpv4);
     }
-    if link.destination != own {
-        return Err(Unparsed::OtherMac);
+    if link.destination == ethernet::BROADCAST {
+        return Err(Unparsed::Broadcast);
     }
     let ip = ipv4::Header::parse(frame.read(ethernet::LEN).ok_or(Unparsed::Truncated)?);
     if !ip.is_consistent() || !frame.holds(ethernet::LEN + ip.total_len as usize) {

@@ -29,10 +29,14 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let Some(link) = frame.read(0).map(ethernet::Header::parse) else {
         return settle(tables, Reason::NotIpv4);
     };
+    // Flooded: another balancer's ARP traffic is not ours to answer.
+    if link.destination != own.mac && link.destination != ethernet::BROADCAST {
+        return settle(tables, Reason::OtherMac);
+    }
     if link.ether_type == ethernet::ARP {
         return settle(tables, arp::answer(frame, tables, own.mac));
     }
-    match parse(frame, &link, own.mac) {
+    match parse(frame, &link) {
         Ok(packet) => balance(frame, tables, &packet),
         Err(unparsed) => settle(tables, refuse(tables, unparsed)),
     }
@@ -94,10 +98,13 @@ fn not_a_service<T: Tables>(tables: &T, packet: &Packet) -> Reason {
     if tables.control().is_none_or(|control| control.flags & Control::VIP_POLICY == 0) {
         return Reason::NotAService;
     }
-    match tables.vip(&VipKey::v4(packet.destination)) {
-        Some(vip) if vip.flags & VipEntry::DROP_OTHER_PORTS != 0 => Reason::OtherPort,
-        Some(_) | None => Reason::NotAService,
-    }
+    if drops_others(tables, packet.destination) { Reason::OtherPort } else { Reason::NotAService }
+}
+
+/// Whether an address is a service's alone: what no service wants is dropped, not the host's.
+#[inline(always)]
+fn drops_others<T: Tables>(tables: &T, address: [u8; 4]) -> bool {
+    tables.vip(&VipKey::v4(address)).is_some_and(|vip| vip.flags & VipEntry::DROP_OTHER_PORTS != 0)
 }
 
 /// What is not a whole TCP or UDP packet passes, unless it is addressed to a service and could only do harm there.
@@ -105,11 +112,11 @@ fn not_a_service<T: Tables>(tables: &T, packet: &Packet) -> Reason {
 fn refuse<T: Tables>(tables: &T, unparsed: Unparsed) -> Reason {
     let (destination, ours, elsewhere) = match unparsed {
         Unparsed::NotIpv4 => return Reason::NotIpv4,
-        Unparsed::OtherMac => return Reason::OtherMac,
+        Unparsed::Broadcast => return Reason::OtherMac,
         Unparsed::OtherProtocol => return Reason::OtherProtocol,
         Unparsed::Truncated => return Reason::MalformedElsewhere,
         Unparsed::Malformed(destination) => (destination, Reason::Malformed, Reason::MalformedElsewhere),
         Unparsed::Fragment(destination) => (destination, Reason::Fragment, Reason::NotAService),
     };
-    if tables.vip(&VipKey::v4(destination)).is_some() { ours } else { elsewhere }
+    if drops_others(tables, destination) { ours } else { elsewhere }
 }

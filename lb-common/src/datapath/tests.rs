@@ -158,6 +158,31 @@ fn in_a_fresh_slot_new_flows_go_to_the_current_owner_and_older_ones_stay() {
 }
 
 #[test]
+fn in_a_late_slot_strays_leave_no_record_and_unknown_udp_is_new() {
+    let tables = tables(Slot::settled(id(1)).moved_to(id(2)).late());
+    assert_eq!(sent_to(&tables, &tcp(1, false)), 1, "stray: previous");
+    assert!(tables.flows.borrow().is_empty(), "unrecorded");
+    assert_eq!(sent_to(&tables, &tcp(2, true)), 2);
+    assert_eq!(sent_to(&tables, &tcp(2, false)), 2, "recorded by its SYN");
+    assert_eq!(sent_to(&tables, &udp(3)), 2, "UDP: current");
+    assert_eq!(tables.flows.borrow().len(), 2);
+}
+
+#[test]
+fn what_is_flooded_to_another_station_passes() {
+    let tables = tables(Slot::settled(id(1)));
+    let mut frame = tcp(1, true);
+    frame[5] = 77;
+    assert_eq!(send(&tables, &frame).0, Verdict::Pass);
+    let mut arp = [&[2, 0, 0, 0, 0, 77], &CLIENT_MAC[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+    arp.extend([&CLIENT_MAC[..], &CLIENT, &[0; 6], &VIP].concat());
+    assert_eq!(send(&tables, &arp).0, Verdict::Pass, "another balancer is asked");
+    arp[..6].copy_from_slice(&[0xff; 6]);
+    assert_eq!(send(&tables, &arp).0, Verdict::Transmit, "everybody is asked");
+    assert_eq!(dropped(&tables, Reason::OtherMac), 2);
+}
+
+#[test]
 fn a_recorded_flow_survives_later_changes() {
     let mut tables = tables(Slot::settled(id(1)).moved_to(id(2)));
     tables.backends.insert(3, backend(3));

@@ -8,6 +8,9 @@ pub const LEN: usize = EthHdr::LEN;
 /// A MAC address.
 pub type Mac = [u8; 6];
 
+/// Every station of the segment.
+pub const BROADCAST: Mac = [0xff; 6];
+
 /// EtherType of IPv4.
 pub const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
 /// EtherType of ARP.

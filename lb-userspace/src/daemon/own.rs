@@ -31,23 +31,27 @@ pub(super) fn check(model: &Model, links: &Snapshot, sockets: impl Fn(Protocol) 
         .collect()
 }
 
-/// Whether the table has a socket bound to `address` (or any) and `port`. Format: Documentation/networking/proc_net_tcp.rst.
+/// Whether a table has a socket bound to `address` (or any) and `port`; IPv6 tables have IPv4 connections of dual-stack
+/// sockets, IPv4-mapped. Format: Documentation/networking/proc_net_tcp.rst, addresses as host-order 32-bit words.
 fn uses(table: &str, address: Ipv4Addr, port: u16) -> bool {
-    let own = u32::from_ne_bytes(address.octets());
-    table.lines().skip(1).any(|line| {
-        let Some((bound, bound_port)) =
-            line.split_whitespace().nth(1).and_then(|local| local.split_once(':'))
-        else {
+    let own = format!("{:08X}", u32::from_ne_bytes(address.octets()));
+    let mapped = format!("0000000000000000{:08X}{own}", u32::from_ne_bytes([0, 0, 0xff, 0xff]));
+    table.lines().any(|line| {
+        let local = line.split_whitespace().nth(1).and_then(|local| local.split_once(':'));
+        let Some((bound, bound_port)) = local else {
             return false;
         };
-        let bound = u32::from_str_radix(bound, 16);
-        u16::from_str_radix(bound_port, 16) == Ok(port) && (bound == Ok(own) || bound == Ok(0))
+        let here = bound == own || bound == mapped || bound.bytes().all(|digit| digit == b'0');
+        here && u16::from_str_radix(bound_port, 16) == Ok(port)
     })
 }
 
-/// The kernel's table of this namespace; empty where it cannot be read.
+/// The kernel's tables of this namespace, IPv4 and IPv6; empty where they cannot be read.
 pub(super) fn sockets(protocol: Protocol) -> String {
-    std::fs::read_to_string(format!("/proc/thread-self/net/{protocol}")).unwrap_or_default()
+    let table = |family: &str| {
+        std::fs::read_to_string(format!("/proc/thread-self/net/{protocol}{family}")).unwrap_or_default()
+    };
+    table("") + &table("6")
 }
 
 #[cfg(test)]
@@ -56,7 +60,11 @@ mod tests {
 
     const TABLE: &str = "  sl  local_address rem_address   st
    0: 0A7100CB:0050 00000000:0000 0A
-   1: 00000000:0016 00000000:0000 0A";
+   1: 00000000:0016 00000000:0000 0A
+  sl  local_address                         remote_address                        st
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A
+   1: 0000000000000000FFFF00000A7100CB:01BD 0000000000000000FFFF000001020304:1000 01
+   2: B80D0120000000000000000001000000:01BE 00000000000000000000000000000000:0000 0A";
 
     #[test]
     #[cfg(target_endian = "little")]
@@ -64,6 +72,9 @@ mod tests {
         let vip = Ipv4Addr::new(203, 0, 113, 10);
         assert!(uses(TABLE, vip, 80));
         assert!(uses(TABLE, vip, 22), "wildcard");
+        assert!(uses(TABLE, vip, 8080), "dual-stack wildcard");
+        assert!(uses(TABLE, vip, 445), "a dual-stack listener's connection");
+        assert!(!uses(TABLE, vip, 446), "IPv6 only");
         assert!(!uses(TABLE, vip, 443));
         assert!(!uses(TABLE, Ipv4Addr::new(203, 0, 113, 11), 80));
         assert!(!uses("", vip, 80));

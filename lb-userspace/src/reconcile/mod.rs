@@ -119,13 +119,11 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Vec<PlanErro
         steps.push(Step::PutControl(control));
     }
     steps.extend(services.entries.iter().map(|(key, entry)| Step::PutService(*key, *entry)));
-    for (key, entry) in &vips {
-        if observed.vips.get(key) != Some(entry) {
-            steps.push(Step::PutVip(*key, *entry));
-        }
-    }
+    // First those that go, which no wanted service has: the map may have no room for both.
     steps
         .extend(observed.vips.keys().filter(|key| !vips.contains_key(*key)).map(|key| Step::DeleteVip(*key)));
+    let changed = vips.iter().filter(|(key, entry)| observed.vips.get(*key) != Some(*entry));
+    steps.extend(changed.map(|(key, entry)| Step::PutVip(*key, *entry)));
     steps.extend(services.gone.iter().map(|key| Step::DeleteService(*key)));
     steps.extend(services.retired.iter().map(|id| Step::RetireBackend(*id)));
     steps.extend(ports.gone.iter().map(|number| Step::DeletePort(*number)));

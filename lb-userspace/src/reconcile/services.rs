@@ -154,7 +154,7 @@ fn one(
     let mut change = Change { kept: Vec::new(), backends: Vec::new(), ring: None, entry: None };
     let mut ids = BTreeMap::new();
     for backend in &service.backends {
-        let wanted = backend_entry(backend, entry.id, ports);
+        let wanted = placed(observed, backend, backend_entry(backend, entry.id, ports));
         let known = observed.backends.iter().find(|(_, present)| same_backend(present, &wanted));
         let id = known.and_then(|(id, _)| BackendId::new(*id)).unwrap_or_else(|| room.backend_id());
         ids.insert(backend.address, id);
@@ -169,6 +169,24 @@ fn one(
         rings::changes(before, &owners, &ids, entry.ring_size).map(|words| (entry.ring_start, words));
     change.entry = present.is_none().then_some((key, entry));
     Ok(change)
+}
+
+/// The wanted entry; while there is no way to a tunnelled backend, so that the node's own address on it is not known
+/// either, with the tunnel it has. Otherwise a flapping route would take a new id each time.
+fn placed(observed: &Observed, backend: &DesiredBackend, wanted: BackendEntry) -> BackendEntry {
+    if backend.next_hop.is_some() || backend.tunnel.is_none() {
+        return wanted;
+    }
+    let same = |entry: &&BackendEntry| {
+        (entry.service, entry.address, entry.method) == (wanted.service, wanted.address, wanted.method)
+            && BackendState::from_raw(entry.state).keeps_flows()
+    };
+    let present = observed.backends.values().find(same);
+    present.map_or(wanted, |present| BackendEntry {
+        next_hop: wanted.next_hop,
+        state: wanted.state,
+        ..*present
+    })
 }
 
 /// Whether an entry can become the wanted one under its id: what tells a packet how to travel must not change in more

@@ -49,7 +49,8 @@ fn idle_ns(protocol: u8) -> u64 {
     }
 }
 
-/// Plans one sweep. A slot settles when its change is over and every live recorded flow in it is on its current owner.
+/// Plans one sweep. When a service's change is over, its slots settle if every live recorded flow in them is on the
+/// current owner, and become late otherwise.
 /// Ids of backends that are down are taken out of slots that name them as previous owner (which changes nothing for any
 /// packet, see [`Slot::forgetting`]), and freed once neither a slot nor a live flow names them.
 pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
@@ -72,8 +73,11 @@ pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
             .iter()
             .enumerate()
             .map(|(index, slot)| {
-                let settles = elsewhere.as_ref().is_some_and(|elsewhere| !elsewhere.contains(&index));
-                let next = if settles { Slot::settled(slot.current()) } else { forget_down(*slot, &down) };
+                let next = match &elsewhere {
+                    Some(elsewhere) if !elsewhere.contains(&index) => Slot::settled(slot.current()),
+                    Some(_) => forget_down(slot.late(), &down),
+                    None => forget_down(*slot, &down),
+                };
                 (next != *slot).then_some(next)
             })
             .collect();

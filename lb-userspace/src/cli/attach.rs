@@ -35,7 +35,8 @@ pub(super) fn attach(context: &Context, args: &AttachArgs) -> Result<ExitCode, F
             "--confirm undoes a first attach, but lb is attached already; use `lb apply`",
         ));
     }
-    let candidate = Candidate::read(&args.config, true)?;
+    // Where nothing forwards yet there is nothing for the guard rails to protect.
+    let candidate = Candidate::read(&args.config, !instance.pins.is_live())?;
     let listed = candidate.loaded.model.interfaces.iter().find(|listed| listed.name == args.interface);
     let mode = listed.map_or(AttachMode::default(), |listed| listed.mode);
     let wanted = [Interface { name: args.interface.clone(), mode }];

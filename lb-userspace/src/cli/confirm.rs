@@ -9,6 +9,9 @@ use super::detach::detach_from;
 use super::error::Failure;
 use crate::daemon::{Instance, Saved};
 
+/// How long after its time an undo counts as pending, in seconds.
+const GRACE: u64 = 10;
+
 /// Starts a process that outlives this one and its terminal, and detaches when time is up.
 pub(super) fn arm(
     context: &Context,
@@ -33,13 +36,14 @@ pub(super) fn arm(
 /// Refuses while an attach waits for confirmation: what is started now would be pulled away later.
 pub(super) fn none_pending(instance: &Instance) -> Result<(), Failure> {
     let end = fs::read_to_string(&instance.pending).ok().and_then(|end| end.parse::<u64>().ok());
-    match end.and_then(|end| end.checked_sub(Saved::now())) {
-        Some(left @ 1..) => {
+    match end.and_then(|end| (end + GRACE).checked_sub(Saved::now())) {
+        Some(left) => {
             let message =
                 format!("`lb attach --confirm` is undone in {left} s: `lb confirm` first to keep it");
             Err(Failure::failed(message))
         }
-        Some(0) | None => Ok(()),
+        // Whoever was to undo it has been killed, or the machine was started anew.
+        None => Ok(()),
     }
 }
 
@@ -66,6 +70,9 @@ pub(super) fn undo(context: &Context, interface: &str, seconds: u64) -> Result<E
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    detach_from(&instance, interface, true)?;
+    // Another command may hold the lock for a moment.
+    while instance.pending.exists() && detach_from(&instance, interface, true).is_err() {
+        std::thread::sleep(Duration::from_millis(200));
+    }
     Ok(ExitCode::SUCCESS)
 }

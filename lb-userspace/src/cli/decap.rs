@@ -54,13 +54,18 @@ async fn follow(args: &DecapArgs) -> Result<(), Failure> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = look.tick() => {
-                let now = link(&args.interface).await?;
-                if now.mac != attached_to.mac || now.ifindex != attached_to.ifindex {
-                    tracing::warn!(interface = args.interface, "the interface changed: attaching anew");
-                    drop(decap);
-                    decap = attach(args, &Link { xdp: None, ..now.clone() })?;
-                    attached_to = now;
-                    reported = 0;
+                match link(&args.interface).await {
+                    Ok(now) if (now.mac, now.ifindex) != (attached_to.mac, attached_to.ifindex) => {
+                        tracing::warn!(interface = args.interface, "the interface changed: attaching anew");
+                        decap.detach();
+                        match attach(args, &Link { xdp: None, ..now.clone() }) {
+                            Ok(anew) => (decap, attached_to, reported) = (anew, now, 0),
+                            Err(error) => tracing::error!(%error, "not attached; trying again"),
+                        }
+                    }
+                    Ok(_) => {}
+                    // Gone for a moment, or netlink is busy: what is attached stays.
+                    Err(error) => tracing::warn!(%error, "interface not found"),
                 }
                 reported = report_refused(&decap, reported)?;
             }

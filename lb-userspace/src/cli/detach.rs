@@ -45,6 +45,7 @@ pub(super) fn detach_from(
         Err(error) => tracing::warn!(%error, "removed without looking inside"),
     }
     let lock = instance.pins.lock()?;
+    instance.pins.prune(|ifindex| if_indextoname(ifindex).is_ok())?;
     let mut last = false;
     for ifindex in indices {
         last = detach_link(&instance.pins, ifindex)?;

@@ -3,21 +3,27 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::netlink::{Snapshot, announce};
+use crate::netlink::{Mac, Snapshot, announce};
 
-/// Sends gratuitous ARP for the addresses, each on its interface. Failure is a warning: requests are answered anyway.
-pub(super) async fn all(advertised: &BTreeMap<Ipv4Addr, u32>, links: &Snapshot) {
-    let mut by_interface: BTreeMap<u32, Vec<Ipv4Addr>> = BTreeMap::new();
-    for (address, ifindex) in advertised {
-        by_interface.entry(*ifindex).or_default().push(*address);
+/// Service addresses, each with the index and the MAC address of the interface it is behind.
+pub(super) type Announced = BTreeMap<Ipv4Addr, (u32, Mac)>;
+
+/// Where the advertised addresses are now.
+pub(super) fn places(advertised: &BTreeMap<Ipv4Addr, u32>, links: &Snapshot) -> Announced {
+    let place = |ifindex: u32| Some((ifindex, links.by_index(ifindex)?.mac?));
+    advertised.iter().filter_map(|(address, ifindex)| Some((*address, place(*ifindex)?))).collect()
+}
+
+/// Sends gratuitous ARP for the addresses. Failure is a warning: requests are answered anyway.
+pub(super) async fn all(announced: Announced) {
+    let mut by_place: BTreeMap<(u32, Mac), Vec<Ipv4Addr>> = BTreeMap::new();
+    for (address, place) in announced {
+        by_place.entry(place).or_default().push(address);
     }
-    for (ifindex, addresses) in by_interface {
-        let Some((link, mac)) = links.by_index(ifindex).and_then(|link| Some((link, link.mac?))) else {
-            continue;
-        };
+    for ((ifindex, mac), addresses) in by_place {
         match announce(ifindex, mac, &addresses).await {
-            Ok(()) => tracing::info!(interface = link.name, ?addresses, "announced"),
-            Err(error) => tracing::warn!(interface = link.name, %error, "addresses not announced"),
+            Ok(()) => tracing::info!(ifindex, ?addresses, "announced"),
+            Err(error) => tracing::warn!(ifindex, %error, "addresses not announced"),
         }
     }
 }

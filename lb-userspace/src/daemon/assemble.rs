@@ -114,8 +114,8 @@ fn port(link: &Link) -> DesiredPort {
     DesiredPort { ifindex: link.ifindex, mtu: link.mtu, mac: link.mac.unwrap_or_default() }
 }
 
-/// Where the program answers ARP for an address: on the attached interface whose subnet has it, or on the first one
-/// where the config insists. The host's own addresses are left to the host.
+/// Where an address is announced, if the program answers ARP for it: on the attached interface whose subnet has it, or
+/// on the first one where the config insists. The host's own addresses are left to the host.
 fn advertised_on<'a>(vip: &Vip, attached: &[&'a Link], links: &Snapshot) -> Option<&'a Link> {
     if links.is_local(vip.address) {
         return None;

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use nix::net::if_::if_nametoindex;
+
 use super::{Assembled, Error, Finding, Instance, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
 use crate::model::{AttachMode, Interface, Limits, Model};
-use crate::netlink::{Resolutions, Snapshot};
-use crate::reconcile::{Changes, Observed, Plan, Size, plan, sweep};
+use crate::netlink::{Link, Resolutions, Snapshot};
+use crate::reconcile::{Changes, Observed, Plan, Size, Step, plan, sweep};
 
 /// A config that is to be applied.
 #[derive(Clone, Debug)]
@@ -78,7 +80,8 @@ impl Engine {
         interfaces::find(wanted, machine.links)?;
         let lock = instance.pins.lock()?;
         instance.prepare()?;
-        let existed = KernelPlane::open(&instance.pins).is_ok();
+        // Whatever forwards is left alone, also if it does not fit this lb; what does not, a crash may have left.
+        let existed = instance.pins.is_live();
         let remembered = instance.state.exists();
         let started = Self::start_locked(instance, candidate, wanted, machine, lock);
         if started.is_err() && !existed {
@@ -87,7 +90,7 @@ impl Engine {
                 instance.forget();
             }
         }
-        started
+        started.map_err(|error| if existed { error } else { Error::Undone(Box::new(error)) })
     }
 
     fn start_locked(
@@ -99,13 +102,8 @@ impl Engine {
     ) -> Result<(Self, Applied), Error> {
         KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
         let mut engine = Self::adopt(instance, &candidate, lock)?;
-        // Interfaces that an earlier attach has put the program on stay.
-        let carry: Vec<u32> = attached(&instance.pins).iter().map(|found| found.ifindex).collect();
-        engine.interfaces.retain(|old| {
-            let link = machine.links.by_name(&old.name);
-            wanted.iter().all(|new| new.name != old.name)
-                && link.is_some_and(|link| carry.contains(&link.ifindex))
-        });
+        instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
+        engine.interfaces.retain(|old| wanted.iter().all(|new| new.name != old.name));
         engine.interfaces.extend(wanted.iter().cloned());
         let applied = engine.apply(candidate, machine)?;
         let mut done = Vec::new();
@@ -117,17 +115,20 @@ impl Engine {
         Ok((engine, Applied { steps, ..applied }))
     }
 
-    /// Adopts a data plane that is there, as it is.
+    /// Adopts a data plane that is there, as it is, with the interfaces that an earlier attach has put the program on.
     pub(super) fn adopt(instance: &Instance, candidate: &Candidate, lock: Lock) -> Result<Self, Error> {
         let plane = KernelPlane::open(&instance.pins)?;
         let saved = Saved::load(&instance.state)?.unwrap_or_default();
         let before = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
+        let carry: Vec<u32> = attached(&instance.pins).iter().map(|found| found.ifindex).collect();
+        let attached =
+            |name: &&String| if_nametoindex(name.as_str()).is_ok_and(|index| carry.contains(&index));
         let named = |name: &String| Interface { name: name.clone(), mode: AttachMode::Auto };
         Ok(Self {
             instance: instance.clone(),
             plane,
             model: before.unwrap_or_else(|| candidate.loaded.model.clone()),
-            interfaces: saved.interfaces.iter().map(named).collect(),
+            interfaces: saved.interfaces.iter().filter(attached).map(named).collect(),
             saved,
             assembled: Assembled::default(),
             changes: Changes::default(),
@@ -146,8 +147,9 @@ impl Engine {
     pub fn apply(&mut self, candidate: Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
         self.sweep()?;
         let (assembled, plan, applied) = self.prepare(&candidate, machine)?;
-        self.plane.run(&plan)?;
+        let done = self.plane.run(&plan);
         self.changes.note(&self.plane.observe()?, &plan);
+        done.map_err(Error::Partly)?;
         self.model = candidate.loaded.model;
         self.assembled = assembled;
         self.saved.origin = candidate.origin;
@@ -186,7 +188,7 @@ impl Engine {
     }
 
     fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
-        let attached = interfaces::find(&self.interfaces, machine.links)?;
+        let attached = interfaces::find(&self.present(machine.links), machine.links)?;
         let mut assembled = assemble(model, &attached, machine.links, machine.resolutions);
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
@@ -196,33 +198,59 @@ impl Engine {
     /// Follows the machine: next hops, interfaces' addresses and MTU, and interfaces that went and came back. Returns
     /// what changed.
     pub fn follow(&mut self, machine: Machine<'_>) -> Result<Vec<String>, Error> {
-        let present: Vec<Interface> =
-            self.interfaces.iter().filter(|i| machine.links.by_name(&i.name).is_some()).cloned().collect();
+        self.instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
+        let present = self.present(machine.links);
         let observed = self.plane.observe()?;
         let attached = interfaces::find(&present, machine.links)?;
         let mut assembled = assemble(&self.model, &attached, machine.links, machine.resolutions);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
         let plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
-        self.plane.run(&plan)?;
+        let done = self.plane.run(&plan);
+        self.changes.note(&observed, &plan);
+        done.map_err(Error::Partly)?;
         self.assembled = assembled;
         let mut changes: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         let observed = self.plane.glance()?;
         for (interface, link) in present.iter().zip(attached) {
-            if !self.is_attached(&observed, link.ifindex) {
+            if !self.is_attached(link) {
+                // The kernel has taken an interface that went away out of the redirect map.
+                self.renew_port(&observed, link.ifindex)?;
                 changes.push(interfaces::attach(&self.plane, &observed, interface, link)?);
             }
         }
         Ok(changes)
     }
 
-    fn is_attached(&self, observed: &Observed, ifindex: u32) -> bool {
-        observed.attached.iter().any(|port| observed.ports.get(port).is_some_and(|p| p.ifindex == ifindex))
+    /// Interfaces of ours that are there now.
+    fn present(&self, links: &Snapshot) -> Vec<Interface> {
+        self.interfaces.iter().filter(|interface| links.by_name(&interface.name).is_some()).cloned().collect()
+    }
+
+    fn is_attached(&self, link: &Link) -> bool {
+        let running = link.xdp.as_ref().map(|xdp| xdp.program_id);
+        let ours = |found: &Attachment| found.ifindex == link.ifindex && Some(found.program_id) == running;
+        attached(&self.instance.pins).iter().any(ours)
+    }
+
+    fn renew_port(&mut self, observed: &Observed, ifindex: u32) -> Result<(), Error> {
+        let port = observed.ports.iter().find(|(_, port)| port.ifindex == ifindex);
+        Ok(port.map_or(Ok(()), |(number, port)| self.plane.execute(&Step::PutPort(*number, *port)))?)
     }
 
     /// Forgets dead flows, settles slots and frees ids where it is time.
     pub fn sweep(&mut self) -> Result<(), Error> {
-        let plan = sweep(&self.plane.observe()?, &mut self.changes);
+        let mut observed = self.plane.observe()?;
+        if !observed.needs_flows() {
+            return Ok(());
+        }
+        let Some(flows) = self.plane.flows()? else {
+            // Half a view must neither settle a slot nor free an id.
+            tracing::debug!("flows change too fast to be swept");
+            return Ok(());
+        };
+        observed.flows = flows;
+        let plan = sweep(&observed, &mut self.changes);
         Ok(self.plane.run(&plan)?)
     }
 

@@ -21,6 +21,12 @@ pub enum Error {
     /// The kernel refused something.
     #[error(transparent)]
     DataPlane(#[from] dataplane::Error),
+    /// A start failed, and what it had made is gone again.
+    #[error("{0}\nNothing changed.")]
+    Undone(Box<Error>),
+    /// A plan stopped half-way.
+    #[error("{0}\nThe data plane is between two configs; apply again when the cause is gone")]
+    Partly(dataplane::Error),
     /// Netlink failed.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
@@ -50,6 +56,9 @@ pub enum Error {
 impl Error {
     /// Whether it is the input's fault (exit code 2) rather than the machine's.
     pub fn is_bad_input(&self) -> bool {
+        if let Self::Undone(error) = self {
+            return error.is_bad_input();
+        }
         matches!(self, Self::Config(_) | Self::Findings(_) | Self::NoInterface { .. } | Self::NoInterfaces)
     }
 }

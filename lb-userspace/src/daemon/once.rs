@@ -20,7 +20,7 @@ pub async fn attach_once(
     let (links, resolutions) = look(&candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
     let (engine, applied) = Engine::start(instance, candidate, wanted, machine)?;
-    announce::all(&engine.assembled().advertised, &links).await;
+    announce::all(announce::places(&engine.assembled().advertised, &links)).await;
     Ok(applied)
 }
 
@@ -34,7 +34,7 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
         return engine.preview(&candidate, machine);
     }
     let applied = engine.apply(candidate, machine)?;
-    announce::all(&engine.assembled().advertised, &links).await;
+    announce::all(announce::places(&engine.assembled().advertised, &links)).await;
     Ok(applied)
 }
 

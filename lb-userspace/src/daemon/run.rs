@@ -8,11 +8,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
+use super::announce::Announced;
 use super::engine::Machine;
 use super::follow::FileWatch;
 use super::{Applied, Candidate, Engine, Error, Instance, Reply, Request, Saved, announce, socket, targets};
 use crate::dataplane::Events;
-use crate::netlink::{Resolution, Resolutions, Watcher};
+use crate::netlink::{Resolution, Resolutions, Snapshot, Watcher};
 
 /// How often the config file and the programs' logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -41,8 +42,7 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
 
     // Before the file is read: whatever changes from here on is noticed.
     let mut file = FileWatch::new(&options.config);
-    let (candidate, fallback) = first_candidate(instance, options)?;
-    let mut daemon = Daemon::start(instance, candidate).await?;
+    let (mut daemon, fallback) = start(instance, options).await?;
     daemon.engine.note(Some(std::process::id()), fallback)?;
     let listener = socket::listen(&instance.socket)?;
     let (mut look, mut sweep) = (interval(LOOK), interval(SWEEP));
@@ -84,17 +84,24 @@ async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-/// The config file, or, where that is bad, the last good config; with it the reason.
-fn first_candidate(instance: &Instance, options: &Options) -> Result<(Candidate, Option<String>), Error> {
-    let bad = match Candidate::read(&options.config, true) {
-        Ok(candidate) => return Ok((candidate, None)),
+/// Starts with the config file, or, where that is refused, with the last good config; then with the reason.
+async fn start(instance: &Instance, options: &Options) -> Result<(Daemon, Option<String>), Error> {
+    // Where nothing forwards yet there is nothing for the guard rails to protect.
+    let force = !instance.pins.is_live();
+    let refused = match Candidate::read(&options.config, force) {
+        Ok(candidate) => match Daemon::start(instance, candidate).await {
+            Ok(daemon) => return Ok((daemon, None)),
+            Err(error @ (Error::Findings(_) | Error::Plan(_) | Error::Undone(_))) => error,
+            Err(error) => return Err(error),
+        },
         Err(error) => error,
     };
     let saved = Saved::load(&instance.state)?.filter(|saved| !saved.config.is_empty());
-    let Some(saved) = saved else { return Err(bad) };
-    tracing::error!("{bad}");
-    tracing::warn!(config = saved.origin, "the config file is bad: running with the last good one");
-    Ok((Candidate::parse(&saved.origin, &saved.config, true)?, Some(bad.to_string())))
+    let Some(saved) = saved else { return Err(refused) };
+    tracing::error!("{refused}");
+    tracing::warn!(config = saved.origin, "the config file is refused: running with the last good one");
+    let last_good = Candidate::parse(&saved.origin, &saved.config, true)?;
+    Ok((Daemon::start(instance, last_good).await?, Some(refused.to_string())))
 }
 
 struct Daemon {
@@ -102,6 +109,8 @@ struct Daemon {
     watcher: Watcher,
     /// Logs of the attached programs.
     events: Vec<Events>,
+    /// Service addresses that have been announced, and where.
+    announced: Announced,
 }
 
 impl Daemon {
@@ -116,9 +125,21 @@ impl Daemon {
         let machine = Machine { links: &links, resolutions: &resolutions };
         let (engine, applied) = Engine::start(instance, candidate, &interfaces, machine)?;
         report(&applied);
-        announce::all(&engine.assembled().advertised, &links).await;
         let events = engine.events();
-        Ok(Self { engine, watcher, events })
+        let mut daemon = Self { engine, watcher, events, announced: Announced::new() };
+        daemon.announce(&links);
+        Ok(daemon)
+    }
+
+    /// Announces the addresses that are new, or elsewhere now (another interface or MAC address).
+    fn announce(&mut self, links: &Snapshot) {
+        let now = announce::places(&self.engine.assembled().advertised, links);
+        let fresh = now.iter().filter(|(address, place)| self.announced.get(*address) != Some(*place));
+        let fresh: Announced = fresh.map(|(address, place)| (*address, *place)).collect();
+        self.announced = now;
+        if !fresh.is_empty() {
+            tokio::spawn(announce::all(fresh));
+        }
     }
 
     async fn reload(&mut self, options: &Options) {
@@ -137,7 +158,10 @@ impl Daemon {
     }
 
     fn refuse(&mut self, error: &Error) {
-        tracing::error!("new config refused, nothing changed:\n{error}");
+        match error {
+            Error::Partly(_) => tracing::error!("new config only partly applied:\n{error}"),
+            _ => tracing::error!("new config refused, nothing changed:\n{error}"),
+        }
         if let Err(error) = self.engine.note(Some(std::process::id()), Some(error.to_string())) {
             tracing::error!(%error, "state not saved");
         }
@@ -154,14 +178,11 @@ impl Daemon {
         settle(&self.watcher, &candidate).await;
         let (links, resolutions) = (latest(self.watcher.links()), latest(self.watcher.resolutions()));
         let machine = Machine { links: &links, resolutions: &resolutions };
-        let before = self.engine.assembled().advertised.clone();
         let applied = self.engine.apply(candidate, machine);
         self.watcher.set_targets(targets(self.engine.model()));
         let applied = applied?;
         self.engine.note(Some(std::process::id()), None)?;
-        let mut fresh = self.engine.assembled().advertised.clone();
-        fresh.retain(|address, _| !before.contains_key(address));
-        announce::all(&fresh, &links).await;
+        self.announce(&links);
         Ok(applied)
     }
 
@@ -178,6 +199,7 @@ impl Daemon {
             Ok(changes) => {
                 tracing::info!(?changes, "followed neighbours and interfaces");
                 self.events = self.engine.events();
+                self.announce(&links);
                 unreachable_backends(&resolutions);
             }
             Err(error) => tracing::error!(%error, "could not follow neighbours and interfaces"),

@@ -1,7 +1,7 @@
 //! What survives a command or a daemon: the last good config and why the newest one was refused.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use super::Error;
 
 /// The state file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Saved {
     /// File the config came from.
     pub origin: String,
@@ -27,19 +28,16 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads it; `None` if there is none.
+    /// Reads it; `None` if there is none that can be understood.
     pub fn load(path: &Path) -> Result<Option<Self>, Error> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::File { action: "reading", path: path.to_owned(), source }),
         };
-        let parsed = serde_json::from_str(&text).map_err(io::Error::other);
-        parsed.map(Some).map_err(|source| Error::File {
-            action: "understanding",
-            path: path.to_owned(),
-            source,
-        })
+        // Cut short by a power failure, say: only comfort is lost.
+        let damaged = |error: &serde_json::Error| tracing::warn!(path = %path.display(), %error, "ignored");
+        Ok(serde_json::from_str(&text).inspect_err(damaged).ok())
     }
 
     /// Writes it in one step: a reader sees the old one or the new one.
@@ -47,7 +45,8 @@ impl Saved {
         let temporary = path.with_extension("json.new");
         let failed = |source| Error::File { action: "writing", path: path.to_owned(), source };
         let text = serde_json::to_vec_pretty(self).map_err(|error| failed(io::Error::other(error)))?;
-        fs::write(&temporary, text).map_err(failed)?;
+        let write = |mut file: File| file.write_all(&text).and_then(|()| file.sync_all());
+        File::create(&temporary).and_then(write).map_err(failed)?;
         fs::rename(&temporary, path).map_err(failed)
     }
 

@@ -59,6 +59,20 @@ impl Pins {
         links
     }
 
+    /// Whether a program is attached through a pinned link.
+    pub fn is_live(&self) -> bool {
+        !self.links().is_empty()
+    }
+
+    /// Removes the pins of links whose interfaces `exists` does not know: they are attached to nothing.
+    pub fn prune(&self, exists: impl Fn(u32) -> bool) -> Result<(), Error> {
+        for ifindex in self.links().into_iter().filter(|ifindex| !exists(*ifindex)) {
+            let path = self.link(ifindex);
+            fs::remove_file(&path).map_err(|source| Error::File { action: "removing", path, source })?;
+        }
+        Ok(())
+    }
+
     /// Takes the writers' lock, or says who has it.
     pub fn lock(&self) -> Result<Lock, Error> {
         let path = self.directory();
@@ -66,8 +80,9 @@ impl Pins {
             let path = path.clone();
             move |source| Error::File { action, path, source }
         };
-        fs::create_dir_all(&path).map_err(file("creating"))?;
-        let directory = File::open(&path).map_err(file("opening"))?;
+        // Another instance may remove the parent just now, as its last child.
+        let open = || fs::create_dir_all(&path).and_then(|()| File::open(&path));
+        let directory = open().or_else(|_| open()).map_err(file("opening"))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(directory) => Ok(Lock { _directory: directory }),
             Err((directory, nix::errno::Errno::EWOULDBLOCK)) => {

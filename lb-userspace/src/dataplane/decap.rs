@@ -64,6 +64,11 @@ impl Decap {
         Ok(())
     }
 
+    /// Detaches it; its counters stay.
+    pub fn detach(&mut self) {
+        self.link = None;
+    }
+
     /// Reads its counters.
     pub fn counters(&self) -> Result<DecapCounters, Error> {
         DecapReason::ALL.iter().map(|r| Ok((*r, sum(&self.reasons, DECAP_REASONS, *r as u32)?))).collect()

@@ -57,14 +57,9 @@ impl KernelPlane {
         self.snapshot(Depth::Shallow)
     }
 
-    /// Number of recorded flows.
+    /// Number of recorded flows; more or less where they change while they are counted.
     pub fn flow_count(&self) -> usize {
-        self.maps.flows.keys().count()
-    }
-
-    /// Every recorded flow; one that is evicted while they are read may be missing.
-    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
-        self.maps.flows.iter().filter_map(Result::ok).collect()
+        self.maps.flows.keys().take(self.maps.size.flows as usize).count()
     }
 
     fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {
@@ -107,16 +102,12 @@ impl KernelPlane {
         Ok(observed)
     }
 
-    /// Adds slots, and the flows' backends where an id waits to be freed.
+    /// Adds slots.
     fn deepen(&self, observed: &mut Observed) {
         for (key, service) in &observed.services {
             let slots = service.ring_start..service.ring_start + service.ring_size;
             let slots = slots.map(|index| Slot(self.maps.rings.load(index as usize))).collect();
             observed.rings.insert(*key, slots);
-        }
-        if observed.needs_flows() {
-            // Flows that are evicted while we walk are missing, and nobody misses them.
-            observed.flows = self.maps.flows.iter().filter_map(Result::ok).collect();
         }
     }
 
@@ -161,6 +152,9 @@ impl KernelPlane {
     }
 }
 
+/// How many entries more than there is room for are read before a walk through the flows counts as restarted.
+const WALK_SLACK: usize = 1024;
+
 /// The clock that the program stamps flows with (`bpf_ktime_get_ns`).
 fn monotonic_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
@@ -189,6 +183,14 @@ fn zeros<T: aya::Pod + Default>() -> Result<PerCpuValues<T>, Error> {
 impl DataPlane for KernelPlane {
     fn observe(&self) -> Result<Observed, Error> {
         self.snapshot(Depth::Full)
+    }
+
+    /// When the entry at which the walk stands is evicted, the kernel starts over: the walk is bounded, and one that
+    /// needed more steps than there can be entries is incomplete.
+    fn flows(&self) -> Result<Option<Vec<(FlowKey, FlowEntry)>>, Error> {
+        let most = self.maps.size.flows as usize + WALK_SLACK;
+        let flows: Vec<_> = self.maps.flows.iter().take(most).filter_map(Result::ok).collect();
+        Ok((flows.len() < most).then_some(flows))
     }
 
     fn execute(&mut self, step: &Step) -> Result<(), Error> {

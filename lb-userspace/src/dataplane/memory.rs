@@ -43,6 +43,10 @@ impl DataPlane for MemoryPlane {
         Ok(state)
     }
 
+    fn flows(&self) -> Result<Option<Vec<(FlowKey, FlowEntry)>>, Error> {
+        Ok(Some(self.state.flows.clone()))
+    }
+
     fn execute(&mut self, step: &Step) -> Result<(), Error> {
         let state = &mut self.state;
         match step {

@@ -28,12 +28,16 @@ pub use memory::MemoryPlane;
 pub use object::{ProgramUse, TestProgram, objects, verify};
 pub use refusal::{Facts, Refusal};
 
+use lb_common::abi::{FlowEntry, FlowKey};
+
 use crate::reconcile::{Observed, Plan, Step};
 
 /// A data plane.
 pub trait DataPlane {
-    /// A snapshot of all maps that steps write.
+    /// A snapshot of all maps that steps write, without recorded flows.
     fn observe(&self) -> Result<Observed, Error>;
+    /// All recorded flows; `None` where they change too fast to be read completely.
+    fn flows(&self) -> Result<Option<Vec<(FlowKey, FlowEntry)>>, Error>;
     /// Executes one step.
     fn execute(&mut self, step: &Step) -> Result<(), Error>;
 

@@ -45,7 +45,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} attach refused: {}, {}. Nothing changed.", self.code, self.place, self.mode)?;
+        writeln!(f, "{} attach refused: {}, {}", self.code, self.place, self.mode)?;
         writeln!(f, "  kernel: {}", self.kernel)?;
         writeln!(f, "  cause:  {}", self.cause)?;
         write!(f, "  fix:    {}", self.fix)
@@ -166,7 +166,7 @@ mod tests {
         let facts =
             Facts { interface: "eth0".into(), driver: Some("ena".into()), mtu: 1500, ..Facts::default() };
         let refusal = Refusal::explain(&facts, Mode::Native, "no room for XDP queues".into(), Some(12));
-        let expected = "LB013 attach refused: eth0 (ena), native. Nothing changed.
+        let expected = "LB013 attach refused: eth0 (ena), native
   kernel: no room for XDP queues
   cause:  the driver has no transmit queues left for XDP (certain)
   fix:    ethtool -L eth0 combined N   with fewer channels; or mode: generic";

@@ -26,7 +26,7 @@ pub struct Observed {
     pub ports: BTreeMap<u16, PortEntry>,
     /// Ports that a program is attached to: they stay.
     pub attached: BTreeSet<u16>,
-    /// Recorded flows; read only where they matter, see [`Observed::needs_flows`].
+    /// Recorded flows; only for a sweep, and only where they matter, see [`Observed::needs_flows`].
     pub flows: Vec<(FlowKey, FlowEntry)>,
     /// The monotonic clock in nanoseconds, as flows are stamped with.
     pub now_ns: u64,

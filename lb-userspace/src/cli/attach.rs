@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
-use super::args::{ApplyArgs, AttachArgs, Context};
+use super::args::{ApplyArgs, AttachArgs, Context, Output};
 use super::error::Failure;
 use super::{confirm, output};
 use crate::daemon::{self, Applied, Candidate, Reply, Request};
@@ -40,12 +40,19 @@ pub(super) fn attach(context: &Context, args: &AttachArgs) -> Result<ExitCode, F
     let listed = candidate.loaded.model.interfaces.iter().find(|listed| listed.name == args.interface);
     let mode = listed.map_or(AttachMode::default(), |listed| listed.mode);
     let wanted = [Interface { name: args.interface.clone(), mode }];
-    let applied = runtime()?.block_on(daemon::attach_once(&instance, candidate, &wanted))?;
-    print(output_of(&applied), super::args::Output::Table, false)?;
-    println!("forwarding, unattended: nothing follows neighbours or the config; `lb run` does");
     if let Some(patience) = args.confirm {
         confirm::arm(context, &instance, &args.interface, patience)?;
     }
+    let attached = runtime()?.block_on(daemon::attach_once(&instance, candidate, &wanted));
+    let applied = attached.inspect_err(|_| confirm::disarm(&instance))?;
+    print(output_of(&applied), Output::Table, false)?;
+    let mut next =
+        "forwarding, unattended: nothing follows neighbours or the config; `lb run` does\n".to_owned();
+    if let Some(patience) = args.confirm {
+        next +=
+            &format!("undone {} s after the start unless you run: lb confirm\n", patience.as_secs().max(1));
+    }
+    output::text(&next)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,7 +72,7 @@ fn output_of(applied: &Applied) -> Changes {
     }
 }
 
-fn print(changes: Changes, output: super::args::Output, dry_run: bool) -> Result<(), Failure> {
+fn print(changes: Changes, output: Output, dry_run: bool) -> Result<(), Failure> {
     output::print(output, &changes, || {
         let mut lines = changes.warnings.clone();
         lines.extend(changes.steps.iter().cloned());

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 use super::args::Context;
 use super::detach::detach_from;
 use super::error::Failure;
+use super::output;
 use crate::daemon::{Instance, Saved};
 
 /// How long after its time an undo counts as pending, in seconds.
 const GRACE: u64 = 10;
 
-/// Starts a process that outlives this one and its terminal, and detaches when time is up.
+/// Starts a process that outlives this one and its terminal, and detaches when time is up. To be done before the
+/// attach, which may be the last that its operator hears of this machine.
 pub(super) fn arm(
     context: &Context,
     instance: &Instance,
     interface: &str,
     patience: Duration,
 ) -> Result<(), Failure> {
+    instance.prepare()?;
     let seconds = patience.as_secs().max(1);
     let end = Saved::now() + seconds;
     fs::write(&instance.pending, end.to_string()).map_err(Failure::failed)?;
@@ -29,8 +32,12 @@ pub(super) fn arm(
     undo.arg("undo").arg(interface).arg(seconds.to_string());
     undo.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     undo.spawn().map_err(Failure::failed)?;
-    println!("undone in {seconds} s unless you run: lb confirm");
     Ok(())
+}
+
+/// Calls it off: there is nothing to undo.
+pub(super) fn disarm(instance: &Instance) {
+    let _never_armed = fs::remove_file(&instance.pending);
 }
 
 /// Refuses while an attach waits for confirmation: what is started now would be pulled away later.
@@ -52,7 +59,7 @@ pub(super) fn confirm(context: &Context) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
     match fs::remove_file(&instance.pending) {
         Ok(()) => {
-            println!("confirmed: it stays attached");
+            output::text("confirmed: it stays attached\n")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(_) => Err(Failure::failed("no attach is waiting for confirmation")),

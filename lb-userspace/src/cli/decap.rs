@@ -10,7 +10,7 @@ use tokio::time::interval;
 use super::args::DecapArgs;
 use super::error::Failure;
 use crate::dataplane::{Decap, Facts, Mode};
-use crate::netlink::{Link, Netlink};
+use crate::netlink::{Link, links};
 
 /// How often the counters and the interface are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub(super) fn run(args: &DecapArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn link(name: &str) -> Result<Link, Failure> {
-    let links = Netlink::open().map_err(Failure::failed)?.links().await.map_err(Failure::failed)?;
+    let links = links().await.map_err(Failure::failed)?;
     let missing = || Failure::bad_input(format!("there is no interface {name} in this network namespace"));
     links.by_name(name).cloned().ok_or_else(missing)
 }

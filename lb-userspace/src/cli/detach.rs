@@ -7,6 +7,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::args::Context;
 use super::error::Failure;
+use super::output;
 use crate::daemon::{self, Instance};
 use crate::dataplane::{Error, KernelPlane, attached, detach as detach_link};
 
@@ -14,7 +15,7 @@ use crate::dataplane::{Error, KernelPlane, attached, detach as detach_link};
 pub(super) fn run(context: &Context, interface: &str, force: bool) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
     let done = detach_from(&instance, interface, force)?;
-    println!("{interface}: {done}");
+    output::text(&format!("{interface}: {done}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -45,7 +46,7 @@ pub(super) fn detach_from(
         Err(error) => tracing::warn!(%error, "removed without looking inside"),
     }
     let lock = instance.pins.lock()?;
-    instance.pins.prune(|ifindex| if_indextoname(ifindex).is_ok())?;
+    instance.pins.prune(exists)?;
     let mut last = false;
     for ifindex in indices {
         last = detach_link(&instance.pins, ifindex)?;
@@ -57,13 +58,18 @@ pub(super) fn detach_from(
     Ok(if last { "detached; nothing is left behind" } else { "detached; other interfaces go on" })
 }
 
+/// Whether an interface has this index. (For one that is gone nix returns an empty name, not an error.)
+fn exists(ifindex: u32) -> bool {
+    if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
+}
+
 /// The interface's index; of one that is gone, the indices of all links whose interfaces are gone.
 fn indices(instance: &Instance, interface: &str) -> Result<Vec<u32>, Failure> {
     if let Ok(ifindex) = if_nametoindex(interface) {
         return Ok(vec![ifindex]);
     }
     let links = attached(&instance.pins).into_iter().map(|found| found.ifindex);
-    let gone: Vec<u32> = links.filter(|ifindex| if_indextoname(*ifindex).is_err()).collect();
+    let gone: Vec<u32> = links.filter(|ifindex| !exists(*ifindex)).collect();
     if gone.is_empty() {
         let message = format!("there is no interface {interface} in this network namespace");
         return Err(Failure::bad_input(message));

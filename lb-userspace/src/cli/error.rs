@@ -47,7 +47,7 @@ impl From<daemon::Error> for Failure {
 
 impl From<dataplane::Error> for Failure {
     fn from(error: dataplane::Error) -> Self {
-        Self::failed(error)
+        Self::failed(chain(&error))
     }
 }
 

@@ -50,6 +50,11 @@ pub(super) fn print(
         Output::Table => text(),
         Output::Json => serde_json::to_string_pretty(value).map_err(Failure::failed)? + "\n",
     };
+    self::text(&text)
+}
+
+/// Prints a text that ends with a new line.
+pub(super) fn text(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         // `lb counters | head` ends early.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -30,7 +30,7 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
     let (health, code, problems) = health(&view);
     let memory = memory(&view.observed.size, possible_cpus()).total();
     let value = json!({
-        "health": health,
+        "health": health.to_lowercase().replace(' ', "-"),
         "problems": problems,
         "generation": view.observed.control.generation,
         "config": view.saved.origin,
@@ -72,10 +72,14 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
 }
 
 fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> String {
-    let age = Saved::now().saturating_sub(view.saved.applied_at);
     let generation = view.observed.control.generation;
-    let mut text =
-        format!("{health}  gen {generation}  config {}  applied {} ago\n", view.saved.origin, duration(age));
+    let config = match view.saved.applied_at {
+        0 => "config unknown".to_owned(),
+        at => {
+            format!("config {}  applied {} ago", view.saved.origin, duration(Saved::now().saturating_sub(at)))
+        }
+    };
+    let mut text = format!("{health}  gen {generation}  {config}\n");
     for problem in problems {
         text += &format!("  {problem}\n");
     }

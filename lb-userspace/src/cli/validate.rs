@@ -22,7 +22,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
         eprintln!("{warning}");
     }
     if args.effective {
-        print!("{}", loaded.effective());
+        output::text(&loaded.effective())?;
         return Ok(ExitCode::SUCCESS);
     }
     summary(args.output, &loaded)?;

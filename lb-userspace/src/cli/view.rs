@@ -14,7 +14,7 @@ use crate::config;
 use crate::daemon::{self, Saved};
 use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, Mode, attached};
 use crate::model::{Backend, Forwarding, Model, Service};
-use crate::netlink::{self, Link, Netlink, Snapshot};
+use crate::netlink::{Link, Snapshot, links};
 use crate::reconcile::Observed;
 
 /// Everything there is to show.
@@ -108,10 +108,6 @@ impl View {
     }
 }
 
-async fn links() -> Result<Snapshot, netlink::Error> {
-    Netlink::open()?.links().await
-}
-
 fn place(found: &Attachment, links: &Snapshot) -> Place {
     let ours = |link: &&Link| link.xdp.as_ref().is_some_and(|xdp| xdp.program_id == found.program_id);
     let xdp = links.by_index(found.ifindex).filter(ours).and_then(|link| link.xdp.as_ref());
@@ -124,8 +120,8 @@ fn place(found: &Attachment, links: &Snapshot) -> Place {
 }
 
 fn interface_name(ifindex: u32) -> String {
-    nix::net::if_::if_indextoname(ifindex)
-        .map_or_else(|_| format!("(gone, index {ifindex})"), |name| name.to_string_lossy().into_owned())
+    let name = nix::net::if_::if_indextoname(ifindex).ok().filter(|name| !name.is_empty());
+    name.map_or_else(|| format!("(gone, index {ifindex})"), |name| name.to_string_lossy().into_owned())
 }
 
 fn services(model: &Model, observed: &Observed, counters: &Counters) -> Vec<ServiceView> {

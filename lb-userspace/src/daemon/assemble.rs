@@ -74,6 +74,7 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
     for link in attached {
         assembled.findings.extend(interface_findings(link, links));
     }
+    assembled.findings.extend(conflicts(model));
     for service in &model.services {
         let backends = service.backends.iter().map(|backend| {
             let resolution = resolutions.get(&backend.address);
@@ -108,6 +109,29 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
     }
     assembled.desired.ports = ports.into_values().collect();
     assembled
+}
+
+/// Backends whose way is set by hand differently in different places: neighbours are resolved once per address.
+fn conflicts(model: &Model) -> Vec<Finding> {
+    let backends =
+        model.services.iter().flat_map(|service| service.backends.iter().map(move |b| (service, b)));
+    let mut first: BTreeMap<Ipv4Addr, (&Service, &Backend)> = BTreeMap::new();
+    let differing = backends.filter_map(|(service, backend)| {
+        let (other, before) = *first.entry(backend.address).or_insert((service, backend));
+        let same = (&before.mac, &before.interface) == (&backend.mac, &backend.interface);
+        (!same).then(|| {
+            let who = format!(
+                "backend {} has another mac or interface in service {}",
+                backend.address, service.name
+            );
+            Finding::error(
+                "LB040",
+                format!("{who} than in {}", other.name),
+                "give it the same in all its pools",
+            )
+        })
+    });
+    differing.collect()
 }
 
 fn port(link: &Link) -> DesiredPort {

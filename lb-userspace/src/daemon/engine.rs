@@ -78,8 +78,8 @@ impl Engine {
         machine: Machine<'_>,
     ) -> Result<(Self, Applied), Error> {
         interfaces::find(wanted, machine.links)?;
-        let lock = instance.pins.lock()?;
         instance.prepare()?;
+        let lock = instance.pins.lock()?;
         // Whatever forwards is left alone, also if it does not fit this lb; what does not, a crash may have left.
         let existed = instance.pins.is_live();
         let remembered = instance.state.exists();

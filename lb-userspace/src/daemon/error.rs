@@ -10,7 +10,7 @@ use crate::{config, dataplane, netlink, reconcile::PlanError};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The config cannot be used.
-    #[error("{0}")]
+    #[error("{}", with_cause(.0))]
     Config(#[from] config::Error),
     /// The config holds, but not on this machine or not now.
     #[error("{}", lines(.0))]
@@ -27,6 +27,9 @@ pub enum Error {
     /// A plan stopped half-way.
     #[error("{0}\nThe data plane is between two configs; apply again when the cause is gone")]
     Partly(dataplane::Error),
+    /// The daemon is busy.
+    #[error("the daemon has not answered for {} s; it may still do it: `lb status` tells", .0.as_secs())]
+    NoAnswer(std::time::Duration),
     /// Netlink failed.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
@@ -60,6 +63,14 @@ impl Error {
             return error.is_bad_input();
         }
         matches!(self, Self::Config(_) | Self::Findings(_) | Self::NoInterface { .. } | Self::NoInterfaces)
+    }
+}
+
+/// The error and the system's reason, which its own words leave out.
+fn with_cause(error: &config::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

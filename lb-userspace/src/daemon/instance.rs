@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use super::Error;
 use crate::dataplane::Pins;
 
@@ -77,5 +79,11 @@ fn name() -> Result<String, Error> {
         })
     };
     let own = inode("/proc/thread-self/ns/net")?;
-    Ok(if inode("/proc/1/ns/net").ok() == Some(own) { HOST.to_owned() } else { format!("netns-{own}") })
+    match inode("/proc/1/ns/net") {
+        Ok(host) if host == own => Ok(HOST.to_owned()),
+        // Without the right to look, this might be the host's: a guess would be another data plane than root's.
+        Err(error) if !geteuid().is_root() => Err(error),
+        // Process 1 may be out of sight of root in a container.
+        Ok(_) | Err(_) => Ok(format!("netns-{own}")),
+    }
 }

@@ -6,7 +6,7 @@ use super::engine::Machine;
 use super::{Applied, Candidate, Engine, Error, Instance, announce, targets};
 use crate::dataplane::KernelPlane;
 use crate::model::Interface;
-use crate::netlink::{Netlink, Resolutions, Snapshot, resolve};
+use crate::netlink::{Resolutions, Snapshot, links, resolve};
 
 /// How long unresolved next hops are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +41,6 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
 /// The current view of a machine, once.
 async fn look(candidate: &Candidate) -> Result<(Snapshot, Resolutions), Error> {
     let resolutions = resolve(targets(&candidate.loaded.model), PATIENCE).await?;
-    let links = Netlink::open()?.links().await?;
+    let links = links().await?;
     Ok((links, resolutions))
 }

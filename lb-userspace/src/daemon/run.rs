@@ -13,7 +13,7 @@ use super::engine::Machine;
 use super::follow::FileWatch;
 use super::{Applied, Candidate, Engine, Error, Instance, Reply, Request, Saved, announce, socket, targets};
 use crate::dataplane::Events;
-use crate::netlink::{Resolution, Resolutions, Snapshot, Watcher};
+use crate::netlink::{Resolution, Resolutions, Snapshot, Watcher, links};
 
 /// How often the config file and the programs' logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -61,8 +61,8 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
                 }
             }
             _ = sweep.tick() => daemon.sweep(),
-            Ok(()) = resolutions.changed() => daemon.follow(),
-            Ok(()) = links.changed() => daemon.follow(),
+            Ok(()) = resolutions.changed() => daemon.follow().await,
+            Ok(()) = links.changed() => daemon.follow().await,
             client = accept(&listener) => daemon.serve(client).await,
         }
     }
@@ -192,11 +192,19 @@ impl Daemon {
         }
     }
 
-    fn follow(&mut self) {
-        let (links, resolutions) = (latest(self.watcher.links()), latest(self.watcher.resolutions()));
-        match self.engine.follow(Machine { links: &links, resolutions: &resolutions }) {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
+    /// Looks anew at the interfaces: the watcher's last view may be from before our own attach.
+    async fn follow(&mut self) {
+        let resolutions = latest(self.watcher.resolutions());
+        let followed = match links().await {
+            Ok(links) => {
+                let changes = self.engine.follow(Machine { links: &links, resolutions: &resolutions });
+                changes.map(|changes| (links, changes))
+            }
+            Err(error) => Err(error.into()),
+        };
+        match followed {
+            Ok((_, changes)) if changes.is_empty() => {}
+            Ok((links, changes)) => {
                 tracing::info!(?changes, "followed neighbours and interfaces");
                 self.events = self.engine.events();
                 self.announce(&links);

@@ -15,7 +15,7 @@ use super::Error;
 /// Largest request or reply: a config of the largest size, escaped.
 const MAX_LINE: u64 = 8 << 20;
 /// How long a client may take to send its request, and how long one waits for a reply.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command asks of the daemon.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -89,6 +89,9 @@ pub fn request(path: &Path, request: &Request) -> Result<Option<Reply>, Error> {
         BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
         Ok(serde_json::from_str(&line)?)
     };
-    let failed = |source| Error::File { action: "asking the daemon at", path: path.to_owned(), source };
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::NoAnswer(PATIENCE),
+        _ => Error::File { action: "asking the daemon at", path: path.to_owned(), source },
+    };
     talk(stream).map(Some).map_err(failed)
 }

@@ -69,7 +69,11 @@ fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'s
         );
         return ("LB011", cause, format!("ip link set dev {name} mtu 1500; or mode: generic (slower)"));
     }
-    if text.contains("rx queues") || text.contains("queues not less than peer") {
+    let veth = facts.driver.as_deref() == Some("veth");
+    if (veth && errno == Some(libc_errno::ENOSPC))
+        || text.contains("rx queues")
+        || text.contains("queues not less than peer")
+    {
         let cause =
             "a veth with XDP needs at least as many receive queues as its peer has transmit queues (certain)";
         return ("LB012", cause.into(), format!("ethtool -L {name} rx N   (N = the peer's transmit queues)"));
@@ -124,6 +128,7 @@ mod libc_errno {
     pub(super) const EBUSY: i32 = Errno::EBUSY as i32;
     pub(super) const EEXIST: i32 = Errno::EEXIST as i32;
     pub(super) const ENODEV: i32 = Errno::ENODEV as i32;
+    pub(super) const ENOSPC: i32 = Errno::ENOSPC as i32;
     pub(super) const ERANGE: i32 = Errno::ERANGE as i32;
     pub(super) const EOPNOTSUPP: i32 = Errno::EOPNOTSUPP as i32;
 }
@@ -142,12 +147,14 @@ mod tests {
         let plain = Facts { interface: "eth0".into(), mtu: 1500, ..Facts::default() };
         let jumbo = Facts { mtu: 9000, ..plain.clone() };
         let occupied = Facts { foreign_program: Some(7), ..plain.clone() };
+        let veth = Facts { driver: Some("veth".into()), ..plain.clone() };
         let unsupported = "Operation not supported (os error 95)";
         let cases = [
             ("LB011", "virtio_net: MTU too large to enable XDP without frags.", 22, &plain),
             ("LB011", "veth: Peer MTU is too large to set XDP.", 34, &plain),
             ("LB011", "Numerical result out of range (os error 34)", 34, &plain),
             ("LB012", "veth: XDP expects number of rx queues not less than peer tx queues.", 22, &plain),
+            ("LB012", "No space left on device (os error 28)", 28, &veth),
             ("LB014", "virtio_net: Can't set XDP while host is implementing GRO_HW/CSUM", 95, &plain),
             ("LB010", "Device or resource busy (os error 16)", 16, &plain),
             ("LB010", "Device or resource busy (os error 16)", 16, &occupied),

@@ -21,6 +21,11 @@ pub struct Netlink {
     _connection: JoinSet<()>,
 }
 
+/// The interfaces of the current network namespace, now.
+pub async fn links() -> Result<Snapshot, Error> {
+    Netlink::open()?.links().await
+}
+
 impl Netlink {
     /// Opens it; must be called inside a tokio runtime.
     pub fn open() -> Result<Self, Error> {

@@ -17,7 +17,7 @@ mod route;
 mod watcher;
 
 pub use arp::announce;
-pub use client::Netlink;
+pub use client::{Netlink, links};
 pub use error::{Error, RouteError};
 pub use links::{InterfaceAddress, Link, Snapshot, Xdp, XdpMode};
 pub use neighbours::{Neighbour, Neighbours};

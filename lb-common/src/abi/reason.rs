@@ -64,8 +64,8 @@ reasons! {
         OtherMac = 1, Pass, "other_mac", "Not addressed to this interface's MAC address (flooded or multicast).";
         OtherProtocol = 2, Pass, "other_protocol", "IPv4, but neither TCP nor UDP.";
         NotAService = 3, Pass, "not_a_service", "TCP or UDP for an address and port that is no service's.";
-        Malformed = 4, Drop, "malformed", "Addressed to a service address, but lengths or header fields contradict each other.";
-        Fragment = 5, Drop, "fragment", "A fragment for a service address: without ports it has no flow.";
+        Malformed = 4, Drop, "malformed", "Addressed to a service address (other_ports: drop), but lengths or header fields contradict each other.";
+        Fragment = 5, Drop, "fragment", "A fragment for a service address (other_ports: drop): without ports it has no flow.";
         OtherPort = 6, Drop, "other_port", "For a service address, but a port that no service has (other_ports: drop).";
         NoBackend = 7, Drop, "no_backend", "The service has no backend in the flow's slot.";
         NoNextHop = 8, Drop, "no_next_hop", "The backend's next hop (route or MAC address) is not known.";

@@ -27,6 +27,9 @@ pub enum Error {
     /// A plan stopped half-way.
     #[error("{0}\nThe data plane is between two configs; apply again when the cause is gone")]
     Partly(dataplane::Error),
+    /// The caller may not even look.
+    #[error("lb needs root: it reads and changes BPF maps and network interfaces; use sudo")]
+    NeedsRoot,
     /// The daemon is busy.
     #[error("the daemon has not answered for {} s; it may still do it: `lb status` tells", .0.as_secs())]
     NoAnswer(std::time::Duration),

@@ -82,7 +82,7 @@ fn name() -> Result<String, Error> {
     match inode("/proc/1/ns/net") {
         Ok(host) if host == own => Ok(HOST.to_owned()),
         // Without the right to look, this might be the host's: a guess would be another data plane than root's.
-        Err(error) if !geteuid().is_root() => Err(error),
+        Err(_) if !geteuid().is_root() => Err(Error::NeedsRoot),
         // Process 1 may be out of sight of root in a container.
         Ok(_) | Err(_) => Ok(format!("netns-{own}")),
     }

@@ -31,7 +31,7 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     run::quiet(&format!("rust: adding {} to {channel}", missing.join(", ")), &mut add).with_context(|| {
         format!(
             "cannot download {} for Rust {channel}\n  \
-             way out: check that https://static.rust-lang.org is reachable (HTTPS_PROXY, RUSTUP_DIST_SERVER), then\n    \
+             way out: check that the download server of rustup is reachable (HTTPS_PROXY, RUSTUP_DIST_SERVER), then\n    \
              rustup component add --toolchain {channel} {}\n  \
              or: Debian's security archive has a stable Rust with `core` for BPF prebuilt (packages rustc-web,\n    \
              cargo-web, libstd-rust-web-dev-bpf): RUSTC_BOOTSTRAP=1, without -Z build-std",

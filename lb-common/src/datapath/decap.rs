@@ -19,13 +19,10 @@ pub trait DecapTables {
     fn count(&self, reason: DecapReason);
 }
 
-/// What happens to a frame: a decapsulated packet passes like any other.
-pub type DecapVerdict = VerdictKind;
-
 /// Strips an IPIP header if outer source and inner destination are both on the lists: anything else would let the
-/// whole network inject packets behind the backend's filters.
+/// whole network inject packets behind the backend's filters. A decapsulated packet passes like any other.
 #[inline(always)]
-pub fn decapsulate<F: Frame, T: DecapTables>(frame: &mut F, tables: &T) -> DecapVerdict {
+pub fn decapsulate<F: Frame, T: DecapTables>(frame: &mut F, tables: &T) -> VerdictKind {
     let reason = strip(frame, tables).unwrap_or_else(|refused| refused);
     tables.count(reason);
     reason.verdict()

@@ -18,7 +18,7 @@ mod tables;
 mod tests;
 
 pub use choose::TOUCH_INTERVAL_NS;
-pub use decap::{DecapTables, DecapVerdict, decapsulate};
+pub use decap::{DecapTables, decapsulate};
 pub use frame::Frame;
 pub use process::{Verdict, process};
 pub use tables::Tables;

@@ -176,14 +176,9 @@ impl Engine {
             return Err(Error::Findings(errors));
         }
         assembled.desired.generation = observed.control.generation;
-        let mut planned = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
-        if !planned.steps.is_empty() {
-            assembled.desired.generation += 1;
-            planned = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
-        }
-        let plan = planned;
+        let mut plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        let generation = plan.number(&observed.control);
         let steps = plan.steps.iter().map(ToString::to_string).collect();
-        let generation = assembled.desired.generation;
         Ok((assembled, plan, Applied { steps, warnings, generation }))
     }
 

@@ -39,11 +39,6 @@ impl KernelPlane {
         created
     }
 
-    /// Capacities of its maps.
-    pub fn size(&self) -> Size {
-        self.maps.size
-    }
-
     /// Reads all counters of what exists.
     pub fn counters(&self) -> Result<Counters, Error> {
         let observed = self.snapshot(Depth::Shallow)?;

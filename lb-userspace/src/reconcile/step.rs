@@ -14,6 +14,25 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+impl Plan {
+    /// Makes this the next configuration after the one in force, unless it changes nothing; the number then in force.
+    pub fn number(&mut self, in_force: &Control) -> u64 {
+        if self.steps.is_empty() {
+            return in_force.generation;
+        }
+        let generation = in_force.generation + 1;
+        let planned = self.steps.iter_mut().find_map(|step| match step {
+            Step::PutControl(control) => Some(control),
+            _ => None,
+        });
+        match planned {
+            Some(control) => control.generation = generation,
+            None => self.steps.push(Step::PutControl(Control { generation, ..*in_force })),
+        }
+        generation
+    }
+}
+
 /// One write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {

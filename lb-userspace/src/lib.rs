@@ -7,4 +7,5 @@ pub mod dataplane;
 pub mod lab;
 pub mod model;
 pub mod netlink;
+pub mod nic;
 pub mod reconcile;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use lb_common::abi::{BackendId, BackendState, FlowEntry, FlowKey, ServiceKey, SlotState, VipEntry, mapped};
+use lb_common::abi::{
+    BackendId, BackendState, FlowEntry, FlowKey, ServiceKey, Slot, SlotState, VipEntry, mapped,
+};
 use lb_userspace::dataplane::{DataPlane, MemoryPlane};
 use lb_userspace::model::{Protocol, ServiceId};
 use lb_userspace::reconcile::{
-    Changes, Desired, DesiredBackend, DesiredPort, DesiredService, Observed, PlanError, Size, Step, Tunnel,
-    plan, sweep,
+    Changes, Desired, DesiredBackend, DesiredPort, DesiredService, Memo, Observed, PlanError, Size, Step,
+    Tunnel, plan, sweep,
 };
 use proptest::prelude::*;
 
@@ -23,8 +25,16 @@ fn key(id: ServiceId) -> ServiceKey {
     ServiceKey::v4(id.address.octets(), id.protocol, id.port)
 }
 
-/// A configuration: for each service its backends' numbers, weights and whether they are tunnelled.
-type Spec = BTreeMap<u8, BTreeMap<u8, (u16, bool)>>;
+/// A configuration: for each service its backends' numbers, weights and whether they are tunnelled and down.
+type Spec = BTreeMap<u8, BTreeMap<u8, (u32, bool, bool)>>;
+
+fn state(weight: u32, down: bool) -> BackendState {
+    match (weight, down) {
+        (_, true) => BackendState::Down,
+        (0, false) => BackendState::Draining,
+        (_, false) => BackendState::Up,
+    }
+}
 
 fn desired(spec: &Spec, generation: u64) -> Desired {
     let services = spec.iter().map(|(service, backends)| DesiredService {
@@ -32,9 +42,10 @@ fn desired(spec: &Spec, generation: u64) -> Desired {
         ring_size: Some(RING),
         backends: backends
             .iter()
-            .map(|(n, (weight, tunnelled))| DesiredBackend {
+            .map(|(n, (weight, tunnelled, down))| DesiredBackend {
                 address: Ipv4Addr::new(198, 51, 100, *n),
                 weight: *weight,
+                state: state(*weight, *down),
                 tunnel: tunnelled.then_some(Tunnel { source: Ipv4Addr::new(192, 0, 2, 1), source_bits: 0 }),
                 next_hop: Some((7, [2, 0, 0, 0, 0, *n])),
             })
@@ -53,16 +64,17 @@ fn desired(spec: &Spec, generation: u64) -> Desired {
 }
 
 fn specs() -> impl Strategy<Value = Vec<Spec>> {
-    let backends = prop::collection::btree_map(1u8..12, (0u16..5, any::<bool>()), 1..6)
-        .prop_filter("somebody takes new flows", |backends| backends.values().any(|(weight, _)| *weight > 0));
+    let backends =
+        prop::collection::btree_map(1u8..12, (0u32..5, any::<bool>(), prop::bool::weighted(0.3)), 1..6)
+            .prop_filter("not all drain", |backends| backends.values().any(|(weight, _, _)| *weight > 0));
     prop::collection::vec(prop::collection::btree_map(1u8..6, backends, 0..5), 1..7)
 }
 
-/// No packet of a service may find a slot whose current owner is absent or down.
+/// No packet of a service may find a slot whose current owner is retired or down; one that nobody owns drops.
 fn check_rings(state: &Observed, step: &Step) {
     for (key, slots) in &state.rings {
         assert_eq!(slots.len(), RING as usize, "{key:?} after {step}");
-        for slot in slots {
+        for slot in slots.iter().filter(|slot| slot.current() != BackendId::NONE) {
             let owner = state.backends.get(&slot.current().get());
             let alive = owner.is_some_and(|entry| BackendState::from_raw(entry.state).keeps_flows());
             assert!(alive, "after «{step}» a slot of {key:?} belongs to {:?}: {owner:?}", slot.current());
@@ -81,7 +93,7 @@ fn check_pool(state: &Observed) {
 
 fn apply(plane: &mut MemoryPlane, desired: &Desired) {
     let observed = plane.observe().unwrap();
-    let planned = plan(&observed, desired).unwrap();
+    let planned = plan(&observed, desired, &mut Memo::default()).unwrap();
     for step in &planned.steps {
         plane.execute(step).unwrap();
         let state = plane.observe().unwrap();
@@ -96,11 +108,15 @@ fn check_result(state: &Observed, spec: &Spec) {
     assert_eq!(state.vips.len(), spec.len());
     for (service, backends) in spec {
         let key = key(service_id(*service));
-        let owners: BTreeSet<[u8; 16]> =
-            state.rings[&key].iter().map(|slot| state.backends[&slot.current().get()].address).collect();
-        let weighted: BTreeSet<[u8; 16]> =
-            backends.iter().filter(|(_, b)| b.0 > 0).map(|(n, _)| mapped([198, 51, 100, *n])).collect();
-        assert_eq!(owners, weighted);
+        let owned = state.rings[&key].iter().map(|slot| slot.current()).filter(|id| *id != BackendId::NONE);
+        let owners: BTreeSet<[u8; 16]> = owned.map(|id| state.backends[&id.get()].address).collect();
+        let up: BTreeSet<[u8; 16]> = backends
+            .iter()
+            .filter(|(_, (weight, _, down))| *weight > 0 && !down)
+            .map(|(n, _)| mapped([198, 51, 100, *n]))
+            .collect();
+        // Where nobody takes new flows, those who drain keep the slots they have.
+        assert!(up.is_empty() || owners == up, "{owners:?} instead of {up:?}");
     }
 }
 
@@ -122,7 +138,7 @@ proptest! {
             apply(&mut plane, &desired);
             let state = plane.observe().unwrap();
             check_result(&state, spec);
-            prop_assert_eq!(plan(&state, &desired).unwrap().steps, vec![]);
+            prop_assert_eq!(plan(&state, &desired, &mut Memo::default()).unwrap().steps, vec![]);
         }
     }
 
@@ -140,6 +156,7 @@ proptest! {
                 };
                 for (old, new) in old.iter().zip(slots) {
                     match old.state() {
+                        _ if *old == Slot::default() => prop_assert_eq!(new.state(), SlotState::Settled),
                         SlotState::Settled if old.current() == new.current() => prop_assert_eq!(old, new),
                         SlotState::Settled => prop_assert_eq!((new.previous(), new.state()), (old.current(), SlotState::Fresh)),
                         SlotState::Fresh | SlotState::Late => {
@@ -154,7 +171,7 @@ proptest! {
 }
 
 fn two_services() -> Spec {
-    let backends = BTreeMap::from([(1, (1, false)), (2, (1, false))]);
+    let backends = BTreeMap::from([(1, (1, false, false)), (2, (1, false, false))]);
     BTreeMap::from([(1, backends.clone()), (2, backends)])
 }
 
@@ -179,7 +196,12 @@ fn flow(port: u16, backend: u32, last_seen_ns: u64, state: &Observed) -> (FlowKe
 
 fn down(plane: &MemoryPlane) -> Vec<u32> {
     let state = plane.observe().unwrap();
-    state.backends.iter().filter(|(_, b)| b.state == BackendState::Down.to_raw()).map(|(id, _)| *id).collect()
+    state
+        .backends
+        .iter()
+        .filter(|(_, b)| b.state == BackendState::Retired.to_raw())
+        .map(|(id, _)| *id)
+        .collect()
 }
 
 const IDLE_NS: u64 = 15 * 60 * 1_000_000_000;
@@ -216,8 +238,8 @@ fn slots_settle_when_their_change_is_over() {
     let mut changes = Changes::default();
     apply(&mut plane, &desired(&two_services(), 1));
     let mut heavier = two_services();
-    heavier.get_mut(&1).unwrap().insert(1, (4, false));
-    let planned = plan(&plane.observe().unwrap(), &desired(&heavier, 2)).unwrap();
+    heavier.get_mut(&1).unwrap().insert(1, (4, false, false));
+    let planned = plan(&plane.observe().unwrap(), &desired(&heavier, 2), &mut Memo::default()).unwrap();
     plane.run(&planned).unwrap();
     changes.note(&plane.observe().unwrap(), &planned);
     let unsettled = |plane: &MemoryPlane| {
@@ -261,13 +283,15 @@ fn slots_settle_when_their_change_is_over() {
 fn every_obstacle_is_told_at_once() {
     let plane =
         MemoryPlane::new(Size { services: 1, vips: 1, ring_slots: 150, backends: 3, ports: 4, flows: 1 });
-    let errors = plan(&plane.observe().unwrap(), &desired(&two_services(), 1)).unwrap_err();
+    let errors =
+        plan(&plane.observe().unwrap(), &desired(&two_services(), 1), &mut Memo::default()).unwrap_err();
     let kinds: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert!(kinds.iter().any(|e| e.contains("no room for a ring of 101 slots")), "{kinds:?}");
     assert!(kinds.iter().any(|e| e.starts_with("service addresses: 2 needed, room for 1")), "{kinds:?}");
 
     let narrow = MemoryPlane::new(Size { services: 1, backends: 3, ..SIZE });
-    let errors = plan(&narrow.observe().unwrap(), &desired(&two_services(), 1)).unwrap_err();
+    let errors =
+        plan(&narrow.observe().unwrap(), &desired(&two_services(), 1), &mut Memo::default()).unwrap_err();
     let kinds: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert!(kinds.iter().any(|e| e.starts_with("services: 2 needed, room for 1")), "{kinds:?}");
     assert!(
@@ -282,11 +306,14 @@ fn what_would_move_every_flow_is_refused() {
     apply(&mut plane, &desired(&two_services(), 1));
     let mut other_key = desired(&two_services(), 2);
     other_key.hash_key = [2; 16];
-    assert_eq!(plan(&plane.observe().unwrap(), &other_key), Err(vec![PlanError::HashKeyChanged]));
+    assert_eq!(
+        plan(&plane.observe().unwrap(), &other_key, &mut Memo::default()),
+        Err(vec![PlanError::HashKeyChanged])
+    );
     let mut resized = desired(&two_services(), 2);
     resized.services[0].ring_size = Some(103);
     let refused = PlanError::RingResized { service: service_id(1), current: 101, wanted: 103 };
-    assert_eq!(plan(&plane.observe().unwrap(), &resized), Err(vec![refused]));
+    assert_eq!(plan(&plane.observe().unwrap(), &resized, &mut Memo::default()), Err(vec![refused]));
 }
 
 #[test]
@@ -295,13 +322,46 @@ fn a_new_next_hop_keeps_the_id_and_a_new_method_takes_another() {
     apply(&mut plane, &desired(&two_services(), 1));
     let mut moved = desired(&two_services(), 2);
     moved.services[0].backends[0].next_hop = Some((7, [2, 9, 9, 9, 9, 9]));
-    let steps = plan(&plane.observe().unwrap(), &moved).unwrap().steps;
+    let steps = plan(&plane.observe().unwrap(), &moved, &mut Memo::default()).unwrap().steps;
     assert!(matches!(&steps[..], [Step::PutBackend { fresh: false, .. }, Step::PutControl(_)]), "{steps:?}");
 
     let mut tunnelled = two_services();
-    tunnelled.get_mut(&1).unwrap().insert(1, (1, true));
-    let steps = plan(&plane.observe().unwrap(), &desired(&tunnelled, 2)).unwrap().steps;
+    tunnelled.get_mut(&1).unwrap().insert(1, (1, true, false));
+    let steps = plan(&plane.observe().unwrap(), &desired(&tunnelled, 2), &mut Memo::default()).unwrap().steps;
     let fresh = steps.iter().filter(|step| matches!(step, Step::PutBackend { fresh: true, .. })).count();
     let retired = steps.iter().filter(|step| matches!(step, Step::RetireBackend(_))).count();
     assert_eq!((fresh, retired), (1, 1), "{steps:?}");
+}
+
+/// A backend that fails its checks keeps its id, so that flows recorded on it find it when it comes back; what it owned
+/// is not settled then.
+#[test]
+fn a_backend_that_fails_and_recovers_keeps_its_id() {
+    let mut plane = MemoryPlane::new(SIZE);
+    apply(&mut plane, &desired(&two_services(), 1));
+    let before = plane.observe().unwrap();
+    let mut failing = two_services();
+    failing.get_mut(&1).unwrap().insert(1, (1, false, true));
+    apply(&mut plane, &desired(&failing, 2));
+    assert_eq!(swept(&mut plane, &mut Changes::default()), vec![], "an id that is wanted is never freed");
+    apply(&mut plane, &desired(&two_services(), 3));
+    let after = plane.observe().unwrap();
+    assert_eq!(before.backends, after.backends);
+    let (old, new) = (&before.rings[&key(service_id(1))], &after.rings[&key(service_id(1))]);
+    let same_owners = old.iter().zip(new).all(|(old, new)| old.current() == new.current());
+    assert!(same_owners, "the ring is what it was");
+    assert!(new.iter().any(|slot| slot.state() == SlotState::Fresh));
+}
+
+/// Without anybody who may receive, slots have no owner: packets are dropped, not sent to the dead.
+#[test]
+fn a_service_whose_backends_are_all_down_sends_to_nobody() {
+    let mut plane = MemoryPlane::new(SIZE);
+    apply(&mut plane, &desired(&two_services(), 1));
+    let mut failing = two_services();
+    failing.insert(1, BTreeMap::from([(1, (1, false, true)), (2, (1, false, true))]));
+    apply(&mut plane, &desired(&failing, 2));
+    let state = plane.observe().unwrap();
+    assert!(state.rings[&key(service_id(1))].iter().all(|slot| slot.current() == BackendId::NONE));
+    assert!(state.rings[&key(service_id(2))].iter().all(|slot| slot.current() != BackendId::NONE));
 }

@@ -62,11 +62,11 @@ fn main() {
 
 /// Rewriting must be idempotent, because the kernel does not restore the packet between runs: the backends of [`L2`]
 /// have the balancer's own MAC address.
-fn scene(weight: u16) -> Desired {
+fn scene(weight: u32) -> Desired {
     let mut desired = desired();
     let service =
         desired.services.iter_mut().find(|service| service.id.port == L2).expect("a service of the scene");
-    let with = |number: u8, weight: u16| {
+    let with = |number: u8, weight: u32| {
         let plain = backend(1, number, None);
         DesiredBackend { weight, next_hop: plain.next_hop.map(|(port, _)| (port, NEAR)), ..plain }
     };

@@ -13,7 +13,7 @@ use lb_common::abi::{
 use lb_common::datapath::host::{HostFrame, HostTables};
 use lb_common::datapath::{Verdict, process};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, TestProgram};
-use lb_userspace::reconcile::{Desired, Observed, Plan, Size, Step, plan};
+use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, plan};
 use nix::sched::{CloneFlags, unshare};
 
 /// Where the BPF file system is.
@@ -135,7 +135,7 @@ impl Bench {
 
     /// Moves both to another state.
     pub fn apply(&mut self, desired: &Desired) {
-        let plan = plan(&self.observed, desired).expect("a plan");
+        let plan = plan(&self.observed, desired, &mut Memo::default()).expect("a plan");
         self.execute(plan.steps);
     }
 
@@ -202,7 +202,9 @@ impl Bench {
         let name = format!("{} {}", self.service_name(backend.service), std::net::Ipv4Addr::from(address));
         // An address that came back has another id.
         match BackendState::from_raw(backend.state) {
-            BackendState::Down | BackendState::Absent => format!("{name} (id {id}, down)"),
+            BackendState::Down | BackendState::Retired | BackendState::Absent => {
+                format!("{name} (id {id}, down)")
+            }
             BackendState::Up | BackendState::Draining => name,
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use lb_common::abi::{Protocol, VipEntry};
+use lb_common::abi::{BackendState, Protocol, VipEntry};
 use lb_userspace::model::ServiceId;
 use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
 
@@ -81,7 +81,7 @@ pub const fn remote(number: u8) -> Ipv4Addr {
 pub fn backend(port: usize, number: u8, tunnel: Option<Tunnel>) -> DesiredBackend {
     let address = if tunnel.is_some() { remote(number) } else { near(number) };
     let next_hop = Some((interfaces()[port - 1], mac(number)));
-    DesiredBackend { address, weight: 1, tunnel, next_hop }
+    DesiredBackend { address, weight: 1, state: BackendState::Up, tunnel, next_hop }
 }
 
 /// A tunnel from [`NODE`].
@@ -112,7 +112,7 @@ pub fn desired() -> Desired {
     let tcp = |port, backends| service(Protocol::Tcp, port, backends);
     let udp = |port, backends| service(Protocol::Udp, port, backends);
     let unresolved = DesiredBackend { next_hop: None, ..backend(1, 46, None) };
-    let weightless = DesiredBackend { weight: 0, ..backend(1, 47, None) };
+    let weightless = DesiredBackend { weight: 0, state: BackendState::Draining, ..backend(1, 47, None) };
     let mut quiet = tcp(QUIET, vec![backend(1, 48, None)]);
     quiet.id.address = QUIET_VIP;
     Desired {

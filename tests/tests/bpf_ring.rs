@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use lb_common::abi::{BackendId, Protocol, Slot, SlotState, mapped};
+use lb_common::abi::{BackendId, BackendState, Protocol, Slot, SlotState, mapped};
 use lb_common::datapath::hash;
 use lb_tests::bpf::{Action, Bench};
 use lb_tests::packets::*;
@@ -35,11 +35,13 @@ fn goes_to(bench: &mut Bench, frame: &[u8]) -> u8 {
 }
 
 /// [`L2`] and [`DNS`] with these backends (number, weight).
-fn backends(list: &[(u8, u16)]) -> Desired {
+fn backends(list: &[(u8, u32)]) -> Desired {
     let mut desired = desired();
     for service in desired.services.iter_mut().filter(|service| [L2, DNS].contains(&service.id.port)) {
-        let weighted =
-            |(number, weight): &(u8, u16)| DesiredBackend { weight: *weight, ..backend(1, *number, None) };
+        let weighted = |(number, weight): &(u8, u32)| {
+            let state = if *weight > 0 { BackendState::Up } else { BackendState::Draining };
+            DesiredBackend { weight: *weight, state, ..backend(1, *number, None) }
+        };
         service.backends = list.iter().map(weighted).collect();
     }
     desired

@@ -69,7 +69,10 @@ pub enum BackendState {
     Up,
     /// Keeps the flows it has.
     Draining,
-    /// Receives nothing: its flows move to the current owners of their slots.
+    /// Receives nothing and does not come back under this id, which becomes free.
+    Retired,
+    /// Receives nothing as long as it fails its checks or is disabled: its flows move to the current owners of their
+    /// slots.
     Down,
 }
 
@@ -80,7 +83,8 @@ impl BackendState {
             Self::Absent => 0,
             Self::Up => 1,
             Self::Draining => 2,
-            Self::Down => 3,
+            Self::Retired => 3,
+            Self::Down => 4,
         }
     }
 
@@ -91,6 +95,7 @@ impl BackendState {
             0 => Self::Absent,
             1 => Self::Up,
             2 => Self::Draining,
+            3 => Self::Retired,
             _ => Self::Down,
         }
     }

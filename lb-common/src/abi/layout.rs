@@ -5,8 +5,8 @@ use core::mem::{offset_of, size_of};
 use super::*;
 
 #[test]
-fn sizes_and_offsets_of_abi_version_1() {
-    assert_eq!(ABI_VERSION, 1);
+fn sizes_and_offsets_of_abi_version_2() {
+    assert_eq!(ABI_VERSION, 2);
     let sizes = [
         ("BackendCounters", size_of::<BackendCounters>(), 24),
         ("BackendEntry", size_of::<BackendEntry>(), 64),
@@ -14,6 +14,7 @@ fn sizes_and_offsets_of_abi_version_1() {
         ("FlowEntry", size_of::<FlowEntry>(), 24),
         ("FlowKey", size_of::<FlowKey>(), 40),
         ("PortEntry", size_of::<PortEntry>(), 16),
+        ("ProbeEntry", size_of::<ProbeEntry>(), 48),
         ("ServiceEntry", size_of::<ServiceEntry>(), 32),
         ("ServiceKey", size_of::<ServiceKey>(), 20),
         ("Slot", size_of::<Slot>(), 8),
@@ -35,6 +36,8 @@ fn sizes_and_offsets_of_abi_version_1() {
         ("FlowEntry.last_seen_ns", offset_of!(FlowEntry, last_seen_ns), 8),
         ("FlowKey.protocol", offset_of!(FlowKey, protocol), 36),
         ("PortEntry.mac", offset_of!(PortEntry, mac), 8),
+        ("ProbeEntry.service_address", offset_of!(ProbeEntry, service_address), 8),
+        ("ProbeEntry.protocol", offset_of!(ProbeEntry, protocol), 40),
         ("ServiceEntry.id", offset_of!(ServiceEntry, id), 8),
         ("ServiceKey.port", offset_of!(ServiceKey, port), 16),
         ("ServiceKey.protocol", offset_of!(ServiceKey, protocol), 18),

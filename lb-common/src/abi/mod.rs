@@ -11,6 +11,7 @@ mod layout;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+mod probe;
 mod reason;
 mod service;
 mod slot;
@@ -18,12 +19,13 @@ mod slot;
 pub use backend::{BackendCounters, BackendEntry, BackendId, BackendState, Method, NextHop, PortEntry};
 pub use control::Control;
 pub use flow::{FlowEntry, FlowKey};
+pub use probe::{PROBE_GATE_MAC, PROBE_PORTS, PROBE_SLOTS, PROBER_MAC, ProbeEntry, probe_slot};
 pub use reason::{DecapReason, REASON_SLOTS, Reason, VerdictKind};
 pub use service::{Protocol, ServiceEntry, ServiceKey, VipEntry, VipKey};
 pub use slot::{Slot, SlotState};
 
 /// Version of this ABI: pinned maps of another version are never adopted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// An IPv4 address in the 16-byte form that keys use for both families: IPv4-mapped (RFC 4291 section 2.5.5.2).
 #[inline(always)]

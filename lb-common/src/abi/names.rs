@@ -23,8 +23,12 @@ pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 /// Reason → packets, per CPU.
 pub const REASONS: &str = "REASONS";
 
+/// Source port of a health probe, less the first of [`PROBE_PORTS`](super::PROBE_PORTS) → [`super::ProbeEntry`],
+/// mmapable.
+pub const PROBES: &str = "PROBES";
+
 /// Every map of the balancer, in the order in which they are created.
-pub const BALANCER_MAPS: [&str; 11] = [
+pub const BALANCER_MAPS: [&str; 12] = [
     CONTROL,
     SERVICES,
     VIPS,
@@ -36,11 +40,14 @@ pub const BALANCER_MAPS: [&str; 11] = [
     BACKEND_COUNTERS,
     SERVICE_DROPS,
     REASONS,
+    PROBES,
 ];
 
 /// The balancer's XDP program.
 pub const BALANCER_PROGRAM: &str = "lb_balancer";
-/// Global of the balancer's program: number of the port it is attached to.
+/// The XDP program that takes over what the prober sends.
+pub const PROBE_PROGRAM: &str = "lb_probe";
+/// Global of both programs: number of the port it is attached to.
 pub const INGRESS_PORT: &str = "INGRESS_PORT";
 
 /// Decapsulator: inner destinations it accepts ([`super::VipKey`] → 4 bytes, zero).

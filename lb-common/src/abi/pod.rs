@@ -22,6 +22,7 @@ pod!(
     FlowEntry,
     FlowKey,
     PortEntry,
+    ProbeEntry,
     ServiceEntry,
     ServiceKey,
     VipEntry,

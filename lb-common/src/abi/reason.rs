@@ -73,6 +73,9 @@ reasons! {
         NoHeadroom = 10, Drop, "no_headroom", "The driver left no room in front of the packet for the outer header.";
         ArpAnswered = 11, Transmit, "arp_answered", "An ARP request for a service address, answered.";
         MalformedElsewhere = 12, Pass, "malformed_elsewhere", "Malformed IPv4 that is not for a service address.";
+        ProbeReply = 13, Transmit, "probe_reply", "The answer to a health probe through a service's path, brought to the prober.";
+        ProbeSent = 14, Transmit, "probe_sent", "A health probe, sent to its backend through the service's path.";
+        StrayProbe = 15, Drop, "stray_probe", "From the prober's namespace, but no probe that is under way.";
     }
 }
 

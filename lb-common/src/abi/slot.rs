@@ -56,8 +56,9 @@ impl Slot {
     /// and stays unsettled even where both owners become equal again: flows recorded in between are elsewhere.
     #[must_use]
     pub const fn moved_to(self, owner: BackendId) -> Self {
-        let unowned = self.current().get() == 0;
-        if unowned {
+        // One that lost its owner only for want of another is not new: it remembers whose it was.
+        let new = self.0 == 0;
+        if new {
             return Self::settled(owner);
         }
         if self.current().get() == owner.get() {

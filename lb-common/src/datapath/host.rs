@@ -84,6 +84,8 @@ pub struct HostTables {
     pub backends: BTreeMap<u32, BackendEntry>,
     /// [`Tables::port`].
     pub ports: BTreeMap<u16, PortEntry>,
+    /// [`Tables::probe`].
+    pub probes: BTreeMap<u32, ProbeEntry>,
     /// [`Tables::ingress`].
     pub ingress: u16,
     /// [`Tables::flow`], by the key's bytes.
@@ -125,6 +127,10 @@ impl Tables for HostTables {
 
     fn port(&self, number: u16) -> Option<PortEntry> {
         self.ports.get(&number).copied()
+    }
+
+    fn probe(&self, slot: u32) -> Option<ProbeEntry> {
+        self.probes.get(&slot).copied()
     }
 
     fn ingress(&self) -> u16 {

@@ -12,6 +12,7 @@ pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
 mod parse;
+mod probe;
 mod process;
 mod tables;
 #[cfg(test)]
@@ -20,5 +21,6 @@ mod tests;
 pub use choose::TOUCH_INTERVAL_NS;
 pub use decap::{DecapTables, decapsulate};
 pub use frame::Frame;
+pub use probe::probe;
 pub use process::{Verdict, process};
 pub use tables::Tables;

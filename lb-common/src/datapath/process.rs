@@ -3,7 +3,7 @@
 use super::choose::choose;
 use super::forward::forward;
 use super::parse::{Packet, Unparsed, parse};
-use super::{Frame, Tables, arp, hash};
+use super::{Frame, Tables, arp, hash, probe};
 use crate::abi::{Control, Reason, ServiceEntry, VerdictKind, VipEntry, VipKey};
 use crate::wire::ethernet;
 
@@ -45,7 +45,8 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
 #[inline(always)]
 fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Packet) -> Verdict {
     let Some(service) = tables.service(&packet.service_key()) else {
-        return settle(tables, not_a_service(tables, packet));
+        return probe::reply(frame, tables, packet)
+            .unwrap_or_else(|| settle(tables, not_a_service(tables, packet)));
     };
     match serve(frame, tables, packet, &service) {
         Ok(verdict) => verdict,
@@ -64,14 +65,7 @@ fn serve<F: Frame, T: Tables>(
     service: &ServiceEntry,
 ) -> Result<Verdict, Reason> {
     let control = tables.control().ok_or(Reason::NoBackend)?;
-    let hash = hash::flow_v4(
-        control.hash_key,
-        packet.source,
-        packet.destination,
-        packet.source_port,
-        packet.destination_port,
-        packet.protocol.number(),
-    );
+    let hash = flow_hash(&control, packet);
     let index = service.ring_start.wrapping_add(hash::slot(hash, service.ring_size));
     let slot = tables.slot(index).ok_or(Reason::NoBackend)?;
     let choice = choose(tables, service, packet, slot).ok_or(Reason::NoBackend)?;
@@ -79,6 +73,19 @@ fn serve<F: Frame, T: Tables>(
     let verdict = forward(frame, tables, packet, &backend, hash)?;
     tables.count_forward(choice.id, packet.total_len, u64::from(choice.new_flow));
     Ok(verdict)
+}
+
+/// The hash that places a packet's flow.
+#[inline(always)]
+pub(super) fn flow_hash(control: &Control, packet: &Packet) -> u64 {
+    hash::flow_v4(
+        control.hash_key,
+        packet.source,
+        packet.destination,
+        packet.source_port,
+        packet.destination_port,
+        packet.protocol.number(),
+    )
 }
 
 /// Counts a frame that belongs to no service, and does what its reason says.

@@ -1,8 +1,8 @@
 //! Access to the maps.
 
 use crate::abi::{
-    BackendEntry, BackendId, Control, FlowEntry, FlowKey, PortEntry, Reason, ServiceEntry, ServiceKey, Slot,
-    VipEntry, VipKey,
+    BackendEntry, BackendId, Control, FlowEntry, FlowKey, PortEntry, ProbeEntry, Reason, ServiceEntry,
+    ServiceKey, Slot, VipEntry, VipKey,
 };
 
 /// What the engine reads and writes besides the frame. Values are copies: nobody else's update can change them while a
@@ -20,6 +20,8 @@ pub trait Tables {
     fn backend(&self, id: BackendId) -> Option<BackendEntry>;
     /// An interface.
     fn port(&self, number: u16) -> Option<PortEntry>;
+    /// The probe that has the source port with this [`probe_slot`](crate::abi::probe_slot).
+    fn probe(&self, slot: u32) -> Option<ProbeEntry>;
     /// Number of the port on which the frame came in.
     fn ingress(&self) -> u16;
 

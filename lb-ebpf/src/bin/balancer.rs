@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use lb_common::abi::*;
-use lb_common::datapath::{Tables, Verdict, process};
+use lb_common::datapath::{Tables, Verdict, probe, process};
 use lb_ebpf::{action, frame::XdpFrame};
 
 lb_ebpf::license!();
@@ -42,6 +42,8 @@ static BACKEND_COUNTS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entr
 static SERVICE_DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASON_SLOTS, 0);
+#[map]
+static PROBES: Array<ProbeEntry> = Array::with_max_entries(PROBE_SLOTS, BPF_F_MMAPABLE);
 
 /// Number of the port this instance is attached to: the loader sets it, the verifier folds it.
 #[unsafe(no_mangle)]
@@ -49,7 +51,18 @@ static INGRESS_PORT: u16 = 0;
 
 #[xdp(frags)]
 fn lb_balancer(context: XdpContext) -> u32 {
-    match process(&mut XdpFrame::new(context), &Maps) {
+    act(process(&mut XdpFrame::new(context), &Maps))
+}
+
+/// Where the prober's packets come out of its namespace.
+#[xdp(frags)]
+fn lb_probe(context: XdpContext) -> u32 {
+    act(probe(&mut XdpFrame::new(context), &Maps))
+}
+
+#[inline(always)]
+fn act(verdict: Verdict) -> u32 {
+    match verdict {
         Verdict::Pass => action(VerdictKind::Pass),
         Verdict::Drop => action(VerdictKind::Drop),
         Verdict::Transmit => action(VerdictKind::Transmit),
@@ -134,6 +147,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn port(&self, number: u16) -> Option<PortEntry> {
         PORTS.get(u32::from(number)).copied()
+    }
+
+    #[inline(always)]
+    fn probe(&self, slot: u32) -> Option<ProbeEntry> {
+        PROBES.get(slot).copied()
     }
 
     #[inline(always)]

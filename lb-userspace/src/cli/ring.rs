@@ -41,7 +41,7 @@ fn owners(model: &Model, service: &Service, size: u32) -> Vec<Ipv4Addr> {
     let members: Vec<Member> = service
         .backends
         .iter()
-        .map(|backend| Member { address: backend.address, weight: backend.effective_weight() })
+        .map(|backend| Member { address: backend.address, weight: backend.effective_weight().into() })
         .collect();
     let ring = ring::build(&Seed { service: service.id, key: model.hash_key }, &members, size);
     ring.into_iter().filter_map(|owner| Some(members.get(owner as usize)?.address)).collect()

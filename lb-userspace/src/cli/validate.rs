@@ -12,7 +12,7 @@ use crate::daemon::{self, size};
 use crate::dataplane::memory;
 use crate::model::Model;
 use crate::netlink::{Resolutions, Snapshot};
-use crate::reconcile::{Observed, plan};
+use crate::reconcile::{Memo, Observed, plan};
 
 /// Checks a file without touching the machine.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
@@ -34,7 +34,8 @@ fn plannable(model: &Model) -> Result<(), Failure> {
     // Neither interfaces nor next hops matter for the rings.
     let assembled = daemon::assemble(model, &[], &Snapshot::default(), &Resolutions::new());
     let desired = assembled.desired;
-    let planned = plan(&Observed { size: size(model), ..Observed::default() }, &desired);
+    let planned =
+        plan(&Observed { size: size(model), ..Observed::default() }, &desired, &mut Memo::default());
     planned.map(drop).map_err(|errors| Failure::bad_input(daemon::Error::Plan(errors)))
 }
 

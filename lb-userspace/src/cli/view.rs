@@ -170,14 +170,14 @@ fn backend_view(
     let found = observed
         .backends
         .iter()
-        .find(|(_, entry)| ours(entry) && BackendState::from_raw(entry.state) != BackendState::Down);
+        .find(|(_, entry)| ours(entry) && BackendState::from_raw(entry.state) != BackendState::Retired);
     let (id, entry) = found.map_or((0, None), |(id, entry)| (*id, Some(*entry)));
     let hop = NextHop(entry.map_or(0, |entry| entry.next_hop));
     let state = match entry.map(|entry| BackendState::from_raw(entry.state)) {
         Some(BackendState::Up) if hop == NextHop::UNKNOWN => "no-next-hop",
         Some(BackendState::Up) => "up",
         Some(BackendState::Draining) => "draining",
-        Some(BackendState::Down) => "down",
+        Some(BackendState::Down | BackendState::Retired) => "down",
         Some(BackendState::Absent) | None => "unknown",
     };
     let counted = counters.backends.get(&id).copied().unwrap_or_default();

@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::decode::At;
 use super::schema::{self, Config, Pool, Servers};
-use crate::model::{Backend, Interface, Limits, Model, OtherPorts, Service, ServiceId, Vip};
+use crate::model::{
+    Backend, FailurePolicy, HealthPolicy, Interface, Limits, Model, OtherPorts, Service, ServiceId, Vip,
+};
 
 /// The model of a config without errors.
 pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
@@ -22,6 +25,7 @@ pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
         services,
         limits: make_limits(&config.limits),
         hash_key,
+        on_change: Vec::new(),
     }
 }
 
@@ -59,6 +63,9 @@ fn make_service(service: &schema::Service, pools: &BTreeMap<&str, &Pool>) -> Opt
         pool: pool.name.as_ref()?.value.clone(),
         ring_size: service.ring_size,
         backends,
+        health: HealthPolicy::default(),
+        failure: FailurePolicy::default(),
+        agent: None,
     })
 }
 
@@ -71,6 +78,8 @@ fn make_backend(backend: &schema::Backend, pool: &Pool) -> Option<Backend> {
         forwarding: backend.forwarding.or(pool.forwarding)?,
         mac: backend.mac,
         interface: backend.interface.clone(),
+        group: 0,
+        checks: Arc::default(),
     })
 }
 
@@ -81,5 +90,6 @@ fn make_limits(limits: &schema::Limits) -> Limits {
         services: plain(&limits.services),
         backends: plain(&limits.backends),
         flows: plain(&limits.flows),
+        probes: None,
     }
 }

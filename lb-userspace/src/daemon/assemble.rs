@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use lb_common::abi::VipEntry;
+use lb_common::abi::{BackendState, VipEntry};
 
 use crate::model::{Advertise, Backend, Forwarding, Model, OtherPorts, Service, TunnelSource, Vip};
 use crate::netlink::{Link, Resolution, Resolutions, Snapshot, Target, is_station};
@@ -85,7 +85,8 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
             }
             DesiredBackend {
                 address: backend.address,
-                weight: backend.effective_weight(),
+                weight: u32::from(backend.effective_weight()),
+                state: if backend.effective_weight() > 0 { BackendState::Up } else { BackendState::Draining },
                 tunnel: tunnel(backend, source(resolution, links)),
                 next_hop: hop.map(|hop| (hop.ifindex, hop.mac)),
             }

@@ -9,7 +9,7 @@ use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
 use crate::model::{AttachMode, Interface, Limits, Model};
 use crate::netlink::{Link, Resolutions, Snapshot};
-use crate::reconcile::{Changes, Observed, Plan, Size, Step, plan, sweep};
+use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
 
 /// A config that is to be applied.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ pub struct Engine {
     saved: Saved,
     assembled: Assembled,
     changes: Changes,
+    memo: Memo,
     _lock: Lock,
 }
 
@@ -132,12 +133,13 @@ impl Engine {
             saved,
             assembled: Assembled::default(),
             changes: Changes::default(),
+            memo: Memo::default(),
             _lock: lock,
         })
     }
 
     /// Checks a config against machine, guard rails and data plane, and says what it would change.
-    pub fn preview(&self, candidate: &Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
+    pub fn preview(&mut self, candidate: &Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
         let (_, plan, applied) = self.prepare(candidate, machine)?;
         drop(plan);
         Ok(applied)
@@ -162,7 +164,7 @@ impl Engine {
     }
 
     fn prepare(
-        &self,
+        &mut self,
         candidate: &Candidate,
         machine: Machine<'_>,
     ) -> Result<(Assembled, Plan, Applied), Error> {
@@ -176,7 +178,7 @@ impl Engine {
             return Err(Error::Findings(errors));
         }
         assembled.desired.generation = observed.control.generation;
-        let mut plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        let mut plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
         let generation = plan.number(&observed.control);
         let steps = plan.steps.iter().map(ToString::to_string).collect();
         Ok((assembled, plan, Applied { steps, warnings, generation }))
@@ -200,7 +202,7 @@ impl Engine {
         let mut assembled = assemble(&self.model, &attached, machine.links, machine.resolutions);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
-        let plan = plan(&observed, &assembled.desired).map_err(Error::Plan)?;
+        let plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
         let done = self.plane.run(&plan);
         self.changes.note(&observed, &plan);
         done.map_err(Error::Partly)?;
@@ -284,7 +286,7 @@ impl Engine {
 
 /// Limits that differ from the maps that are there.
 fn limits(model: &Model, size: &Size) -> Option<Finding> {
-    let Limits { ring_slots, services, backends, flows } = model.limits;
+    let Limits { ring_slots, services, backends, flows, probes: _ } = model.limits;
     let pairs = [
         (ring_slots, size.ring_slots),
         (services, size.services),

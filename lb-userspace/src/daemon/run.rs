@@ -252,7 +252,7 @@ impl Daemon {
         }
     }
 
-    async fn preview(&self, candidate: &Candidate) -> Result<Applied, Error> {
+    async fn preview(&mut self, candidate: &Candidate) -> Result<Applied, Error> {
         let resolutions = crate::netlink::resolve(targets(&candidate.loaded.model), PATIENCE).await?;
         let links = latest(self.watcher.links());
         self.engine.preview(candidate, Machine { links: &links, resolutions: &resolutions })

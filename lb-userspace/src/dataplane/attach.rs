@@ -108,7 +108,7 @@ fn described(link: &FdLink, ifindex: u32, replaced: bool, name: &str) -> Result<
     Ok(Attachment { ifindex, link_id: info.id(), program_id: info.program_id(), replaced })
 }
 
-fn link_error(name: &str, error: &LinkError) -> Error {
+pub(super) fn link_error(name: &str, error: &LinkError) -> Error {
     Error::Link { interface: name.to_owned(), source: io::Error::other(error.to_string()) }
 }
 

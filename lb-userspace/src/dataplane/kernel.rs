@@ -8,7 +8,7 @@ use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
 
 use super::maps::{BACKEND_WORDS, Maps};
-use super::{Counters, DataPlane, Error, Pins, attach, object};
+use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, object};
 use crate::reconcile::{Observed, Size, Step};
 
 /// Pinned maps, open for reading and writing.
@@ -198,7 +198,7 @@ impl DataPlane for KernelPlane {
                 }
                 self.store_backend(*id, entry);
             }
-            Step::RetireBackend(id) => self.set_state(*id, BackendState::Down),
+            Step::RetireBackend(id) => self.set_state(*id, BackendState::Retired),
             Step::ForgetBackend(id) => self.store_backend(*id, &BackendEntry::default()),
             Step::WriteSlots { start, words } => {
                 for (index, slot) in (*start as usize..).zip(words) {
@@ -231,5 +231,15 @@ impl KernelPlane {
         mode: attach::Mode,
     ) -> Result<attach::Attachment, Error> {
         attach::attach(&self.pins, &self.maps.size, interface, mode)
+    }
+
+    /// Puts the probes' program on the gate of the prober's namespace, an interface that already has a port.
+    pub fn attach_gate(&self, interface: &str, ifindex: u32, port: u16) -> Result<Gate, Error> {
+        Gate::attach(&self.pins, &self.maps.size, interface, ifindex, port)
+    }
+
+    /// The table of probes under way.
+    pub fn probe_table(&self) -> Result<ProbeTable, Error> {
+        ProbeTable::open(&self.pins)
     }
 }

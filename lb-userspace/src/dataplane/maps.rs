@@ -40,6 +40,7 @@ fn shape(name: &str) -> Shape {
         EGRESS => Shape(MapType::DevMap, index, 8),
         FLOWS => Shape(MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>()),
         BACKEND_COUNTERS => Shape(MapType::PerCpuArray, index, size_of::<BackendCounters>()),
+        PROBES => Shape(MapType::Array, index, size_of::<ProbeEntry>()),
         SERVICE_DROPS | REASONS => Shape(MapType::PerCpuArray, index, size_of::<u64>()),
         _ => Shape(MapType::Array, index, size_of::<Control>()),
     }

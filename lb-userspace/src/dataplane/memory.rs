@@ -55,7 +55,7 @@ impl DataPlane for MemoryPlane {
             Step::PutBackend { id, entry, .. } => drop(state.backends.insert(id.get(), *entry)),
             Step::RetireBackend(id) => {
                 if let Some(entry) = state.backends.get_mut(&id.get()) {
-                    entry.state = BackendState::Down.to_raw();
+                    entry.state = BackendState::Retired.to_raw();
                 }
             }
             Step::ForgetBackend(id) => drop(state.backends.remove(&id.get())),

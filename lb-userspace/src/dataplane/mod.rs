@@ -14,6 +14,7 @@ mod maps;
 mod memory;
 mod mmap;
 mod object;
+mod probes;
 mod refusal;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
@@ -26,6 +27,7 @@ pub use events::Events;
 pub use kernel::KernelPlane;
 pub use memory::MemoryPlane;
 pub use object::{ProgramUse, TestProgram, objects, verify};
+pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
 
 use lb_common::abi::{FlowEntry, FlowKey};

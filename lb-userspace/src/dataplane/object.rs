@@ -64,8 +64,8 @@ pub struct ProgramUse {
 }
 
 /// The programs and the ELF objects they are in, for looking at what the compiler made of them.
-pub fn objects() -> [(&'static str, &'static [u8]); 2] {
-    [(BALANCER_PROGRAM, BALANCER), (DECAP_PROGRAM, DECAP)]
+pub fn objects() -> [(&'static str, &'static [u8]); 3] {
+    [(BALANCER_PROGRAM, BALANCER), (PROBE_PROGRAM, BALANCER), (DECAP_PROGRAM, DECAP)]
 }
 
 /// Loads every program without attaching any, on maps of minimal size that vanish again.

@@ -3,10 +3,16 @@
 //! Pure: no I/O, no kernel, no YAML. Made by `config`, read by `reconcile`; what the machine adds (next hops,
 //! ids, memory) is not known here.
 
+mod health;
 pub mod ring;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+pub use health::{
+    AgentCheck, AllDown, BodyMatch, Check, CheckKind, Exchange, FailurePolicy, HealthPolicy, HttpCheck,
+    Require, Timing, TlsCheck, Via,
+};
 pub use lb_common::abi::Protocol;
 
 /// Everything one configuration asks for.
@@ -22,6 +28,8 @@ pub struct Model {
     pub limits: Limits,
     /// Key of the flow hash and of the rings: the same on every balancer that must agree.
     pub hash_key: [u8; 16],
+    /// Command that is told of each backend's change of state, with its arguments; empty: none.
+    pub on_change: Vec<String>,
 }
 
 /// An interface to attach to.
@@ -105,6 +113,12 @@ pub struct Service {
     pub ring_size: Option<u32>,
     /// Its backends, sorted by address; at least one.
     pub backends: Vec<Backend>,
+    /// How their check results become states.
+    pub health: HealthPolicy,
+    /// What happens when they fail.
+    pub failure: FailurePolicy,
+    /// The agent that says how each of them wants to be used.
+    pub agent: Option<AgentCheck>,
 }
 
 impl Service {
@@ -131,6 +145,10 @@ pub struct Backend {
     pub mac: Option<[u8; 6]>,
     /// Egress interface set by hand: no route lookup.
     pub interface: Option<String>,
+    /// Priority group: 0 for primaries; backups of a higher number enter after those of a lower one.
+    pub group: u8,
+    /// How it is checked; without checks it counts as up.
+    pub checks: Arc<[Check]>,
 }
 
 impl Backend {
@@ -177,4 +195,6 @@ pub struct Limits {
     pub backends: Option<u32>,
     /// Entries of the flow table.
     pub flows: Option<u32>,
+    /// Probes in flight at a time.
+    pub probes: Option<u32>,
 }

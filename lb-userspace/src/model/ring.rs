@@ -25,12 +25,12 @@ pub fn default_size(backends: usize) -> u32 {
 }
 
 /// One backend's wish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Member {
     /// Its identity.
     pub address: Ipv4Addr,
-    /// Its share relative to the others; 0: none.
-    pub weight: u16,
+    /// Its share relative to the others; 0: none. Only the ratios count.
+    pub weight: u32,
 }
 
 /// What the permutations of a ring derive from besides the backends.
@@ -167,7 +167,7 @@ mod tests {
         Seed { service, key: [7; 16] }
     }
 
-    fn members(n: u32, weight: impl Fn(u32) -> u16) -> Vec<Member> {
+    fn members(n: u32, weight: impl Fn(u32) -> u32) -> Vec<Member> {
         let address = |i: u32| Ipv4Addr::from(0xc612_0000 + i);
         (0..n).map(|i| Member { address: address(i), weight: weight(i) }).collect()
     }
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn shares_follow_weights_to_one_slot() {
         for n in [10u32, 100, 1000] {
-            let members = members(n, |i| (i % 7 + 1) as u16);
+            let members = members(n, |i| i % 7 + 1);
             let total: u64 = members.iter().map(|m| u64::from(m.weight)).sum();
             for (share, member) in shares(&build(&seed(), &members, M), members.len()).iter().zip(&members) {
                 let exact = f64::from(M) * f64::from(member.weight) / total as f64;
@@ -241,11 +241,17 @@ mod tests {
     /// Pins the algorithm: every balancer of a cluster, whatever its version, must compute this.
     #[test]
     fn the_ring_is_the_same_for_ever() {
-        let ring = build(&seed(), &members(5, |i| i as u16), 101);
+        let ring = build(&seed(), &members(5, |i| i), 101);
         assert_eq!(shares(&ring, 5), [0, 11, 21, 30, 39]);
         let digest =
             ring.iter().fold(0u64, |hash, owner| hash.wrapping_mul(31).wrapping_add(u64::from(*owner)));
         assert_eq!(digest, 13_312_549_143_170_649_117);
+    }
+
+    #[test]
+    fn only_the_ratios_of_weights_count() {
+        let (plain, scaled) = (members(9, |i| i % 4), members(9, |i| (i % 4) * 100));
+        assert_eq!(build(&seed(), &plain, 4093), build(&seed(), &scaled, 4093));
     }
 
     #[test]
@@ -256,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_does_not_matter(weights in proptest::collection::vec(0u16..50, 1..40), shift in 0usize..40) {
+        fn order_does_not_matter(weights in proptest::collection::vec(0u32..50, 1..40), shift in 0usize..40) {
             let members = members(weights.len() as u32, |i| weights[i as usize]);
             let mut rotated = members.clone();
             rotated.rotate_left(shift % members.len());

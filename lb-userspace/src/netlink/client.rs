@@ -6,7 +6,7 @@ use std::pin::pin;
 use futures_util::{Stream, TryStreamExt};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::LinkExtentMask;
-use rtnetlink::Handle;
+use rtnetlink::{Handle, LinkUnspec};
 use tokio::task::JoinSet;
 
 use super::error::{Error, RouteError};
@@ -44,6 +44,12 @@ impl Netlink {
         request.message_mut().header.family = AddressFamily::Inet;
         let addresses = list("addresses", request.execute()).await?;
         Ok(Snapshot::new(&links, &addresses))
+    }
+
+    /// Brings an interface up.
+    pub async fn bring_up(&self, ifindex: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(ifindex).up().build();
+        self.handle.link().set(message).execute().await.map_err(|source| Error::BringUp { ifindex, source })
     }
 
     /// All IPv4 neighbour entries.

@@ -17,6 +17,14 @@ pub enum Error {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+    /// An interface does not come up.
+    #[error("interface index {ifindex}: cannot bring it up")]
+    BringUp {
+        /// The interface.
+        ifindex: u32,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
     /// No ARP socket on an interface.
     #[error("interface index {ifindex}: cannot open an ARP socket")]
     ArpSocket {

@@ -85,7 +85,7 @@ impl InterfaceAddress {
         (self.peer.to_bits() ^ other.to_bits()) & mask == 0
     }
 
-    fn from_message(message: &AddressMessage) -> Option<Self> {
+    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
         let (mut local, mut peer) = (None, None);
         for attribute in &message.attributes {
             match attribute {

@@ -12,6 +12,7 @@ mod links;
 mod neighbours;
 mod nexthop;
 mod ports;
+mod probe_net;
 mod prober;
 mod route;
 mod watcher;
@@ -22,6 +23,7 @@ pub use error::{Error, RouteError};
 pub use links::{InterfaceAddress, Link, Snapshot, Xdp, XdpMode};
 pub use neighbours::{Neighbour, Neighbours};
 pub use nexthop::{Hop, NextHop, Resolution, Resolutions, Target};
+pub use probe_net::{GATE, ProbeNet, ProbeNetError};
 pub use route::Route;
 pub use watcher::{Watcher, resolve};
 

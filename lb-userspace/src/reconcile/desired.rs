@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use lb_common::abi::VipEntry;
+use lb_common::abi::{BackendState, VipEntry};
 
 use crate::model::ServiceId;
 
@@ -49,12 +49,21 @@ pub struct DesiredService {
 pub struct DesiredBackend {
     /// Its address.
     pub address: Ipv4Addr,
-    /// Share of new flows; 0: it drains.
-    pub weight: u16,
+    /// Share of new flows relative to the others; only [`BackendState::Up`] ones get any, and 0 gets none.
+    pub weight: u32,
+    /// Up, draining or down.
+    pub state: BackendState,
     /// Encapsulation; `None`: L2.
     pub tunnel: Option<Tunnel>,
     /// Egress interface and next hop's MAC address, if known.
     pub next_hop: Option<(u32, [u8; 6])>,
+}
+
+impl DesiredBackend {
+    /// The weight that its ring is built with.
+    pub(super) fn ring_weight(&self) -> u32 {
+        if self.state == BackendState::Up { self.weight } else { 0 }
+    }
 }
 
 /// IPIP parameters.

@@ -15,6 +15,7 @@ mod sweep;
 
 pub use desired::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
 pub use observed::{Observed, Size};
+pub use rings::Memo;
 pub use step::{Plan, Step};
 pub use sweep::{Changes, sweep};
 
@@ -86,11 +87,11 @@ pub enum PlanError {
     HashKeyChanged,
 }
 
-/// Plans the way from `observed` to `desired`; every obstacle at once if there is none.
-pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Vec<PlanError>> {
+/// Plans the way from `observed` to `desired`; every obstacle at once if there is none. `memo` only saves time.
+pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<Plan, Vec<PlanError>> {
     let mut errors = Vec::new();
     let ports = ports::assign(observed, desired).map_err(|error| errors.push(error)).unwrap_or_default();
-    let services = services::assign(observed, desired, &ports, &mut errors);
+    let services = services::assign(observed, desired, &ports, memo, &mut errors);
     let control = control(observed, desired, &mut errors);
     let vips = vips(desired);
     if vips.len() as u64 > u64::from(observed.size.vips) {
@@ -107,14 +108,13 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Vec<PlanErro
 
     let mut steps = Vec::new();
     steps.extend(ports.new.iter().map(|(number, entry)| Step::PutPort(*number, *entry)));
-    steps.extend(services.backends.iter().map(|put| Step::PutBackend {
-        id: put.id,
-        entry: put.entry,
-        fresh: put.fresh,
-    }));
+    // Who is to receive is there before any slot names it; who is not any more, only after the slots have moved.
+    let (last, first): (Vec<_>, Vec<_>) = services.backends.iter().partition(|put| put.goes_down());
+    steps.extend(first.iter().map(|put| put.step()));
     steps.extend(
         services.rings.iter().map(|(start, words)| Step::WriteSlots { start: *start, words: words.clone() }),
     );
+    steps.extend(last.iter().map(|put| put.step()));
     if control != observed.control {
         steps.push(Step::PutControl(control));
     }

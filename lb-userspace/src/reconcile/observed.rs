@@ -35,7 +35,7 @@ pub struct Observed {
 impl Observed {
     /// Whether recorded flows decide anything: an id waits to be freed, or a slot to be settled.
     pub fn needs_flows(&self) -> bool {
-        let down = |entry: &BackendEntry| BackendState::from_raw(entry.state) == BackendState::Down;
+        let down = |entry: &BackendEntry| BackendState::from_raw(entry.state) == BackendState::Retired;
         let unsettled = |slot: &Slot| slot.state() != SlotState::Settled;
         self.backends.values().any(down) || self.rings.values().flatten().any(unsettled)
     }

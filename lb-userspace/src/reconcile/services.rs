@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::{BackendEntry, BackendId, BackendState, Method, ServiceEntry, ServiceKey, mapped};
 use lb_common::wire::ipv4::{IPIP, OuterTemplate};
 
-use super::{Desired, DesiredBackend, DesiredService, Observed, PlanError, pool::Pool, ports::Ports, rings};
+use super::{
+    Desired, DesiredBackend, DesiredService, Memo, Observed, PlanError, Step, pool::Pool, ports::Ports, rings,
+};
 use crate::model::{ServiceId, ring};
 
 /// TTL of outer headers.
@@ -28,6 +30,16 @@ pub(super) struct PutBackend {
     pub(super) fresh: bool,
 }
 
+impl PutBackend {
+    pub(super) fn step(&self) -> Step {
+        Step::PutBackend { id: self.id, entry: self.entry, fresh: self.fresh }
+    }
+
+    pub(super) fn goes_down(&self) -> bool {
+        !self.fresh && BackendState::from_raw(self.entry.state) == BackendState::Down
+    }
+}
+
 pub(super) fn key(id: ServiceId) -> ServiceKey {
     ServiceKey::v4(id.address.octets(), id.protocol, id.port)
 }
@@ -37,22 +49,24 @@ pub(super) fn assign(
     observed: &Observed,
     desired: &Desired,
     ports: &Ports,
+    memo: &mut Memo,
     errors: &mut Vec<PlanError>,
 ) -> Services {
     let mut services = Services::default();
     let wanted: BTreeSet<ServiceKey> = desired.services.iter().map(|service| key(service.id)).collect();
     services.gone = observed.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
+    memo.retain(|service| wanted.contains(&key(service)));
     let mut room = Room::new(observed);
+    let known = Known::new(observed);
     let mut kept = BTreeSet::new();
     for service in &desired.services {
-        match one(observed, desired, service, ports, &mut room) {
+        match one(&Given { observed, desired, ports, known: &known }, service, &mut room, memo) {
             Ok(change) => change.add_to(&mut services, &mut kept),
             Err(error) => errors.push(error),
         }
     }
     room.report(observed, errors);
-    let alive =
-        observed.backends.iter().filter(|(_, entry)| BackendState::from_raw(entry.state).keeps_flows());
+    let alive = observed.backends.iter().filter(|(_, entry)| is_there(entry));
     services.retired =
         alive.filter(|(id, _)| !kept.contains(*id)).filter_map(|(id, _)| BackendId::new(*id)).collect();
     services
@@ -129,13 +143,44 @@ impl Change {
     }
 }
 
+/// What all services are compared with.
+struct Given<'a> {
+    observed: &'a Observed,
+    desired: &'a Desired,
+    ports: &'a Ports,
+    known: &'a Known<'a>,
+}
+
+/// The backends that are there, by service id and address.
+struct Known<'a>(BTreeMap<(u32, [u8; 16]), Vec<(u32, &'a BackendEntry)>>);
+
+impl<'a> Known<'a> {
+    fn new(observed: &'a Observed) -> Self {
+        let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (id, entry) in observed.backends.iter().filter(|(_, entry)| is_there(entry)) {
+            known.entry((entry.service, entry.address)).or_default().push((*id, entry));
+        }
+        Self(known)
+    }
+
+    /// Entries of the same service and address as `wanted`, with their ids.
+    fn like(&self, wanted: &BackendEntry) -> &[(u32, &'a BackendEntry)] {
+        self.0.get(&(wanted.service, wanted.address)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Whether an entry is in use: one that is retired may still be named by flows that were moved away from it.
+fn is_there(entry: &BackendEntry) -> bool {
+    !matches!(BackendState::from_raw(entry.state), BackendState::Absent | BackendState::Retired)
+}
+
 fn one(
-    observed: &Observed,
-    desired: &Desired,
+    given: &Given<'_>,
     service: &DesiredService,
-    ports: &Ports,
     room: &mut Room,
+    memo: &mut Memo,
 ) -> Result<Change, PlanError> {
+    let Given { observed, desired, ports, known } = *given;
     let key = key(service.id);
     let present = observed.services.get(&key);
     let entry = match present {
@@ -152,56 +197,54 @@ fn one(
         return Err(PlanError::RingResized { service: service.id, current: entry.ring_size, wanted });
     }
     let mut change = Change { kept: Vec::new(), backends: Vec::new(), ring: None, entry: None };
-    let mut ids = BTreeMap::new();
+    let (mut ids, mut draining) = (Vec::new(), Vec::new());
     for backend in &service.backends {
-        let wanted = placed(observed, backend, backend_entry(backend, entry.id, ports));
-        let known = observed.backends.iter().find(|(_, present)| same_backend(present, &wanted));
-        let id = known.and_then(|(id, _)| BackendId::new(*id)).unwrap_or_else(|| room.backend_id());
-        ids.insert(backend.address, id);
+        let wanted = placed(known, backend, backend_entry(backend, entry.id, ports));
+        let same = known.like(&wanted).iter().find(|(_, present)| same_backend(present, &wanted));
+        let id = same.and_then(|(id, _)| BackendId::new(*id)).unwrap_or_else(|| room.backend_id());
+        ids.push(id);
+        if backend.state == BackendState::Draining {
+            draining.push(id);
+        }
         change.kept.push(id.get());
-        if known.is_none_or(|(_, present)| *present != wanted) {
-            change.backends.push(PutBackend { id, entry: wanted, fresh: known.is_none() });
+        if same.is_none_or(|(_, present)| **present != wanted) {
+            change.backends.push(PutBackend { id, entry: wanted, fresh: same.is_none() });
         }
     }
-    let owners = rings::owners(service, desired.hash_key, entry.ring_size)?;
+    let slots = memo.owners(service, desired.hash_key, entry.ring_size)?;
+    let owners = rings::Owners { slots: &slots, ids: &ids, draining: &draining };
     let before = present.and_then(|_| observed.rings.get(&key)).map(Vec::as_slice);
-    change.ring =
-        rings::changes(before, &owners, &ids, entry.ring_size).map(|words| (entry.ring_start, words));
+    change.ring = rings::changes(before, &owners, entry.ring_size).map(|words| (entry.ring_start, words));
     change.entry = present.is_none().then_some((key, entry));
     Ok(change)
 }
 
 /// The wanted entry; while there is no way to a tunnelled backend, so that the node's own address on it is not known
 /// either, with the tunnel it has. Otherwise a flapping route would take a new id each time.
-fn placed(observed: &Observed, backend: &DesiredBackend, wanted: BackendEntry) -> BackendEntry {
+fn placed(known: &Known<'_>, backend: &DesiredBackend, wanted: BackendEntry) -> BackendEntry {
     if backend.next_hop.is_some() || backend.tunnel.is_none() {
         return wanted;
     }
-    let same = |entry: &&BackendEntry| {
-        (entry.service, entry.address, entry.method) == (wanted.service, wanted.address, wanted.method)
-            && BackendState::from_raw(entry.state).keeps_flows()
-    };
-    let present = observed.backends.values().find(same);
-    present.map_or(wanted, |present| BackendEntry {
+    let present = known.like(&wanted).iter().find(|(_, entry)| entry.method == wanted.method);
+    present.map_or(wanted, |(_, present)| BackendEntry {
         next_hop: wanted.next_hop,
         state: wanted.state,
-        ..*present
+        ..**present
     })
 }
 
 /// Whether an entry can become the wanted one under its id: what tells a packet how to travel must not change in more
-/// than one word, and a backend that was down may still be named by flows that were moved away from it.
+/// than one word.
 fn same_backend(present: &BackendEntry, wanted: &BackendEntry) -> bool {
     let fixed = |entry: &BackendEntry| BackendEntry { next_hop: 0, state: 0, ..*entry };
-    fixed(present) == fixed(wanted) && BackendState::from_raw(present.state).keeps_flows()
+    fixed(present) == fixed(wanted)
 }
 
 fn backend_entry(backend: &DesiredBackend, service: u32, ports: &Ports) -> BackendEntry {
-    let state = if backend.weight > 0 { BackendState::Up } else { BackendState::Draining };
     let plain = BackendEntry {
         next_hop: ports.next_hop(backend.next_hop).0,
         service,
-        state: state.to_raw(),
+        state: backend.state.to_raw(),
         method: Method::L2.to_raw(),
         address: mapped(backend.address.octets()),
         ..BackendEntry::default()

@@ -62,7 +62,7 @@ pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
     let mut steps: Vec<Step> =
         dead.iter().map(|(key, flow)| Step::DeleteFlow(*key, flow.last_seen_ns)).collect();
     let is_down =
-        |entry: &lb_common::abi::BackendEntry| BackendState::from_raw(entry.state) == BackendState::Down;
+        |entry: &lb_common::abi::BackendEntry| BackendState::from_raw(entry.state) == BackendState::Retired;
     let down: BTreeSet<u32> =
         observed.backends.iter().filter(|(_, entry)| is_down(entry)).map(|(id, _)| *id).collect();
     let mut named: BTreeSet<u32> = live.iter().map(|(_, flow)| flow.backend).collect();

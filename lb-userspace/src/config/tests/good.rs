@@ -102,6 +102,7 @@ fn full_means_what_it_says() {
             ring_slots: Some(16 << 20),
             services: Some(10_000),
             backends: Some(65_536),
+            probes: None,
             flows: Some(1_000_000)
         }
     );

@@ -1,0 +1,68 @@
+//! Health probes through the service's own path: from the prober's namespace to the backend that the source port
+//! stands for, exactly as a client's packet would travel, and the replies back to the prober.
+
+use super::forward::forward;
+use super::parse::{Packet, parse};
+use super::process::{Verdict, flow_hash};
+use super::{Frame, Tables};
+use crate::abi::{BackendId, PROBER_MAC, ProbeEntry, Reason, mapped, probe_slot};
+use crate::wire::ethernet;
+
+/// Decides about a frame that the prober has sent. Whatever is not a probe ends here: nobody else lives there.
+#[inline(always)]
+pub fn probe<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    match send(frame, tables) {
+        Ok(verdict) => {
+            tables.count(Reason::ProbeSent);
+            verdict
+        }
+        Err(reason) => {
+            tables.count(reason);
+            Verdict::Drop
+        }
+    }
+}
+
+#[inline(always)]
+fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Reason> {
+    let link = frame.read(0).map(ethernet::Header::parse).ok_or(Reason::StrayProbe)?;
+    let packet = parse(frame, &link).map_err(|_| Reason::StrayProbe)?;
+    let entry = probe_slot(packet.source_port).and_then(|slot| tables.probe(slot));
+    let entry = entry.filter(|entry| is_probe(entry, &packet)).ok_or(Reason::StrayProbe)?;
+    let backend = BackendId::new(entry.backend).and_then(|id| tables.backend(id)).ok_or(Reason::NoBackend)?;
+    let control = tables.control().ok_or(Reason::NoBackend)?;
+    // Up or down: whether it answers is the question.
+    forward(frame, tables, &packet, &backend, flow_hash(&control, &packet))
+}
+
+/// Brings the reply to a probe back to the prober; `None` if the packet is none.
+#[inline(always)]
+pub(super) fn reply<F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Packet) -> Option<Verdict> {
+    let entry = tables.probe(probe_slot(packet.destination_port)?)?;
+    if !is_reply(&entry, packet) {
+        return None;
+    }
+    let gate = tables.port(entry.gate).filter(|gate| gate.ifindex != 0)?;
+    let [d0, d1, d2, d3, d4, d5] = PROBER_MAC;
+    let [s0, s1, s2, s3, s4, s5] = gate.mac;
+    frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5])?;
+    tables.count(Reason::ProbeReply);
+    Some(Verdict::Redirect(entry.gate))
+}
+
+#[inline(always)]
+fn is_probe(entry: &ProbeEntry, packet: &Packet) -> bool {
+    entry.protocol == packet.protocol.number()
+        && entry.service_port == packet.destination_port
+        && entry.service_address == mapped(packet.destination)
+        && entry.node_address == mapped(packet.source)
+}
+
+#[inline(always)]
+fn is_reply(entry: &ProbeEntry, packet: &Packet) -> bool {
+    entry.backend != 0
+        && entry.protocol == packet.protocol.number()
+        && entry.service_port == packet.source_port
+        && entry.service_address == mapped(packet.source)
+        && entry.node_address == mapped(packet.destination)
+}

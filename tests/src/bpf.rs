@@ -8,11 +8,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
-    BackendEntry, BackendState, FlowEntry, FlowKey, PortEntry, Reason, ServiceKey, Slot, unmapped,
+    BackendEntry, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, ProbeEntry, Reason, ServiceKey,
+    Slot, unmapped,
 };
 use lb_common::datapath::host::{HostFrame, HostTables};
-use lb_common::datapath::{Verdict, process};
-use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, TestProgram};
+use lb_common::datapath::{Verdict, probe, process};
+use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, TestProgram};
 use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, plan};
 use nix::sched::{CloneFlags, unshare};
 
@@ -60,6 +61,25 @@ impl From<Verdict> for Action {
     }
 }
 
+/// Where packets come in, and so which program sees them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Entrance {
+    /// From the network, on port 1: the balancer.
+    Network,
+    /// From the prober's namespace: the probes' program.
+    Gate,
+}
+
+impl Entrance {
+    /// Number of the port.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Network => 1,
+            Self::Gate => 3,
+        }
+    }
+}
+
 /// Counters that are not zero, by a name that says whose they are.
 pub type Counts = BTreeMap<String, u64>;
 
@@ -90,20 +110,22 @@ impl Drop for TestPins {
     }
 }
 
-/// Two interfaces that exist, in a network namespace of this thread's own: the redirect map takes no others.
-pub fn interfaces() -> [u32; 2] {
-    thread_local!(static FOUND: Cell<Option<[u32; 2]>> = const { Cell::new(None) });
+/// Interfaces that exist, in a network namespace of this thread's own: the redirect map takes no others.
+pub fn interfaces() -> [u32; 3] {
+    thread_local!(static FOUND: Cell<Option<[u32; 3]>> = const { Cell::new(None) });
     if let Some(found) = FOUND.get() {
         return found;
     }
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (root is needed)");
-    let made = Command::new("ip")
-        .args(["link", "add", "lb0", "type", "veth", "peer", "name", "lb1"])
-        .status()
-        .expect("ip (package iproute2) runs");
-    assert!(made.success(), "a veth pair");
+    for [name, peer] in [["lb0", "lb1"], ["lb2", "lb3"]] {
+        let made = Command::new("ip")
+            .args(["link", "add", name, "type", "veth", "peer", "name", peer])
+            .status()
+            .expect("ip (package iproute2) runs");
+        assert!(made.success(), "a veth pair");
+    }
     let index = |name| nix::net::if_::if_nametoindex(name).expect("the interface just made");
-    let found = [index("lb0"), index("lb1")];
+    let found = [index("lb0"), index("lb1"), index("lb2")];
     FOUND.set(Some(found));
     found
 }
@@ -111,7 +133,9 @@ pub fn interfaces() -> [u32; 2] {
 /// The balancer twice.
 pub struct Bench {
     plane: KernelPlane,
-    program: TestProgram,
+    balancer: TestProgram,
+    probe: TestProgram,
+    probes: ProbeTable,
     host: HostTables,
     observed: Observed,
     // Last: the pins go when nothing uses them any more.
@@ -119,15 +143,22 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Loads the program for port 1, and brings both tables to this state.
+    /// Loads the programs of both entrances, and brings both tables to this state.
     pub fn new(desired: &Desired) -> Self {
         let pins = TestPins::new();
         let lock = pins.0.lock().expect("nobody else has this directory");
         let plane = KernelPlane::open_or_create(&pins.0, &SIZE).expect("maps");
         drop(lock);
-        let program = TestProgram::balancer(&pins.0, &SIZE, 1).expect("the verifier accepts the program");
-        let host = HostTables { ingress: 1, ..HostTables::default() };
-        let mut bench = Self { plane, program, host, observed: Observed::default(), _pins: pins };
+        let accepted = "the verifier accepts the program";
+        let balancer = TestProgram::balancer(&pins.0, &SIZE, Entrance::Network.port()).expect(accepted);
+        let probe = TestProgram::probe(&pins.0, &SIZE, Entrance::Gate.port()).expect(accepted);
+        let probes = plane.probe_table().expect("the table of probes");
+        let host = HostTables {
+            probes: (0..PROBE_SLOTS).map(|slot| (slot, ProbeEntry::default())).collect(),
+            ..HostTables::default()
+        };
+        let observed = Observed::default();
+        let mut bench = Self { plane, balancer, probe, probes, host, observed, _pins: pins };
         bench.refresh();
         bench.apply(desired);
         bench
@@ -143,6 +174,12 @@ impl Bench {
     pub fn execute(&mut self, steps: Vec<Step>) {
         self.plane.run(&Plan { steps }).expect("every step works");
         self.refresh();
+    }
+
+    /// Writes an entry for a probe's source port into both.
+    pub fn arm(&mut self, slot: u32, entry: &ProbeEntry) {
+        self.probes.arm(slot, entry);
+        self.host.probes.insert(slot, *entry);
     }
 
     /// Brings the host's tables to what the kernel's maps hold; flows and counters are each side's own.
@@ -170,29 +207,55 @@ impl Bench {
         &self.observed
     }
 
-    /// Runs a frame through the program in the kernel.
+    /// Runs a frame from the network through the program in the kernel.
     pub fn kernel(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
-        let (action, bytes) = self.program.run(frame).expect("the kernel runs the program");
+        self.kernel_at(Entrance::Network, frame)
+    }
+
+    /// Runs a frame through the program in the kernel that stands at this entrance.
+    pub fn kernel_at(&mut self, entrance: Entrance, frame: &[u8]) -> (Action, Vec<u8>) {
+        let program = match entrance {
+            Entrance::Network => &mut self.balancer,
+            Entrance::Gate => &mut self.probe,
+        };
+        let (action, bytes) = program.run(frame).expect("the kernel runs the program");
         (Action::from_raw(action), bytes)
     }
 
-    /// Runs a frame through the engine on the host.
+    /// Runs a frame from the network through the engine on the host.
     pub fn host(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let (verdict, bytes) = self.host_at(Entrance::Network, frame);
+        (verdict.into(), bytes)
+    }
+
+    /// Runs a frame through the engine on the host, as at this entrance.
+    pub fn host_at(&mut self, entrance: Entrance, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.host.ingress = entrance.port();
         let mut frame = HostFrame::new(frame);
-        let verdict = process(&mut frame, &self.host);
-        (verdict.into(), frame.bytes().to_vec())
+        let verdict = match entrance {
+            Entrance::Network => process(&mut frame, &self.host),
+            Entrance::Gate => probe(&mut frame, &self.host),
+        };
+        (verdict, frame.bytes().to_vec())
     }
 
-    /// Runs a frame through both, which must agree.
+    /// Runs a frame from the network through both, which must agree.
     pub fn both(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
-        let (kernel, host) = (self.kernel(frame), self.host(frame));
-        assert!(kernel == host, "kernel {kernel:02x?}\n  host {host:02x?}\n input {frame:02x?}");
-        kernel
+        let (verdict, bytes) = self.both_at(Entrance::Network, frame);
+        (verdict.into(), bytes)
     }
 
-    /// The kernel program, for timing.
+    /// Runs a frame through both, which must agree. The kernel does not tell to which port it redirects.
+    pub fn both_at(&mut self, entrance: Entrance, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let (kernel, (verdict, bytes)) = (self.kernel_at(entrance, frame), self.host_at(entrance, frame));
+        let host = (Action::from(verdict), bytes);
+        assert!(kernel == host, "kernel {kernel:02x?}\n  host {host:02x?}\n input {frame:02x?}");
+        (verdict, kernel.1)
+    }
+
+    /// The balancer's program, for timing.
     pub fn program(&mut self) -> &mut TestProgram {
-        &mut self.program
+        &mut self.balancer
     }
 
     /// The address of the backend with this id, and its service.

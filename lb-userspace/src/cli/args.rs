@@ -127,11 +127,34 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Backends: state, weight, share, next hop, packets
-    Backends {
-        #[arg(long, value_enum, default_value_t = Output::Table)]
-        output: Output,
+    /// Backends: state, probes, weight, share, next hop, packets, rates
+    #[command(after_help = "Examples:\n  lb backends\n  lb backends web/192.0.2.21   # with each check")]
+    Backends(BackendsArgs),
+    /// Take new flows away from a backend; flows it has stay
+    #[command(after_help = "Examples:
+  lb drain 192.0.2.21 --until 30m --reason 'kernel update'
+  lb drain web/a     # in the pool web only")]
+    Drain(OrderArgs),
+    /// Take all flows away from a backend
+    Disable(OrderArgs),
+    /// Take back `lb drain` or `lb disable`
+    Enable {
+        /// The backend, by name or address
+        #[arg(value_name = "[POOL/]BACKEND")]
+        backend: String,
     },
+    /// Make every probe of a config once: the test before the flight
+    #[command(
+        after_help = "Nothing needs to be attached: where probes go through the service, the program is attached
+while they are made, and takes no other traffic.
+
+Examples:
+  lb check lb.yaml
+  lb check lb.yaml --output json"
+    )]
+    Check(CheckArgs),
+    /// Follow every change of a backend's state, a line of JSON each
+    Events,
     /// Every counter, with its meaning
     Counters {
         #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -195,6 +218,40 @@ pub(super) struct ApplyArgs {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct BackendsArgs {
+    /// Only this backend, or this service, with the results of each check
+    #[arg(value_name = "[SERVICE/]BACKEND")]
+    pub(super) backend: Option<String>,
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct OrderArgs {
+    /// The backend, by name or address
+    #[arg(value_name = "[POOL/]BACKEND")]
+    pub(super) backend: String,
+    /// For this time only
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) until: Option<Duration>,
+    /// Why, for whoever reads it later
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Also where a service is left without a backend that takes new flows
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// The config file
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct RingArgs {
     /// The config file
     #[arg(long, value_name = "FILE")]
@@ -222,7 +279,7 @@ pub(super) struct DecapArgs {
     pub(super) generic: bool,
 }
 
-/// `500ms`, `60s`, `2m`.
+/// `500ms`, `60s`, `2m`, `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| "a time such as 500ms, 60s or 2m is wanted".to_owned())?;
@@ -230,7 +287,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(|| "too long".to_owned()),
-        _ => Err("the unit is missing: ms, s or m".to_owned()),
+        "h" => number.checked_mul(3600).map(Duration::from_secs).ok_or_else(|| "too long".to_owned()),
+        _ => Err("the unit is missing: ms, s, m or h".to_owned()),
     }
 }
 
@@ -289,7 +347,7 @@ mod tests {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["60", "s", "-1s", "1h", ""] {
+        for bad in ["60", "s", "-1s", "1d", ""] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

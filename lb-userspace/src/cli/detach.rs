@@ -30,6 +30,7 @@ pub(super) fn detach_from(
         let message = "the daemon is running and would attach again; stop it first (SIGTERM to `lb run`)";
         return Err(Failure::failed(message));
     }
+    instance.clear_aside();
     match KernelPlane::open(&instance.pins) {
         // Whatever does not open can still be removed.
         Ok(plane) if !force && flows(&plane)? => {
@@ -53,6 +54,8 @@ pub(super) fn detach_from(
     }
     drop(lock);
     if last {
+        // A daemon that was killed may have left it.
+        super::attach::runtime()?.block_on(daemon::close_gate());
         instance.forget();
     }
     Ok(if last { "detached; nothing is left behind" } else { "detached; other interfaces go on" })

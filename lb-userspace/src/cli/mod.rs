@@ -2,10 +2,13 @@
 
 mod args;
 mod attach;
+mod backends;
+mod check;
 mod confirm;
 mod decap;
 mod detach;
 mod error;
+mod order;
 mod output;
 mod ring;
 mod status;
@@ -16,8 +19,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Command, Options};
+use args::{Command, Options, OrderArgs};
 use error::{BAD_INPUT, Failure};
+
+use crate::daemon::Word;
 
 /// Runs `lb` with the process's arguments.
 pub fn main() -> ExitCode {
@@ -54,7 +59,15 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Apply(args) => attach::apply(context, &args),
         Command::Status { output } => status::status(context, output),
         Command::Services { output } => status::services(context, output),
-        Command::Backends { output } => status::backends(context, output),
+        Command::Backends(args) => backends::run(context, &args),
+        Command::Drain(args) => order::run(context, &args, Word::Drain),
+        Command::Disable(args) => order::run(context, &args, Word::Disable),
+        Command::Enable { backend } => {
+            let args = OrderArgs { backend, until: None, reason: None, force: false };
+            order::run(context, &args, Word::Enable)
+        }
+        Command::Check(args) => check::run(context, &args),
+        Command::Events => check::events(context),
         Command::Counters { output } => status::counters(context, output),
         Command::Ring(args) => ring::run(&args),
         Command::Decap(args) => decap::run(&args),

@@ -18,6 +18,16 @@ impl Table {
         Self { rows: vec![header.map(str::to_owned).to_vec()] }
     }
 
+    /// A table with as many columns as the header has.
+    pub(super) fn with(header: Vec<&str>) -> Self {
+        Self { rows: vec![header.into_iter().map(str::to_owned).collect()] }
+    }
+
+    /// Adds a row.
+    pub(super) fn line(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }

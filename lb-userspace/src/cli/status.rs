@@ -1,4 +1,4 @@
-//! Reading commands: status, services, backends, counters.
+//! Reading commands: status, services, counters.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use lb_common::abi::Reason;
 use serde_json::json;
 
 use super::args::{Context, Output};
+use super::backends;
 use super::error::Failure;
 use super::output::{self, Table, mib, short};
 use super::view::{ServiceView, View, possible_cpus};
@@ -56,15 +57,16 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
         problems.push(format!("{}: the program does not run there any more", place.interface));
     }
     for service in &view.services {
-        for backend in service.backends.iter().filter(|b| b.weight > 0 && b.state != "up") {
-            problems.push(format!("{}/{}: {}", service.name, backend.address, backend.state));
+        problems.extend(service.alarm.iter().map(|alarm| format!("{}: {alarm}", service.name)));
+        for backend in service.backends.iter().filter(|b| b.weight > 0 && !b.is_fine()) {
+            problems.push(format!("{}/{}: {}", service.name, backend.address, backends::trouble(backend)));
         }
     }
     if let Some(error) = &view.saved.last_error {
         let first = error.lines().next().unwrap_or_default();
         problems.push(format!("the newest config was refused, an older one is in force: {first}"));
     }
-    let dead = !view.services.is_empty() && view.services.iter().all(|service| service.up() == 0);
+    let dead = !view.services.is_empty() && !view.services.iter().any(ServiceView::forwards);
     if view.attachments.iter().all(|place| place.mode.is_none()) || dead {
         return ("NOT FORWARDING", NOT_FORWARDING, problems);
     }
@@ -83,9 +85,14 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
     for problem in problems {
         text += &format!("  {problem}\n");
     }
+    for service in &view.services {
+        for backend in service.backends.iter().filter(|backend| backend.operator.is_some()) {
+            text += &format!("  {}/{}: {}\n", service.name, backend.address, backends::trouble(backend));
+        }
+    }
     let daemon = match view.saved.daemon {
         Some(pid) if view.daemon_running => format!("daemon {pid}"),
-        Some(_) | None => "unattended: nothing follows neighbours or the config".to_owned(),
+        Some(_) | None => "unattended: nothing probes, or follows neighbours or the config".to_owned(),
     };
     for place in &view.attachments {
         let mode = place.mode.as_deref().unwrap_or("not running");
@@ -105,7 +112,7 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
             short(service.packets),
             short(service.drops.values().sum()),
         );
-        text += &backend_table(service).render(2);
+        text += &backends::table(service, None).render(2);
     }
     let slots: usize = view.services.iter().map(|service| service.ring_size as usize).sum();
     let unsettled: usize = view.services.iter().map(|service| service.unsettled_slots).sum();
@@ -113,29 +120,8 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
     text + &format!("SLOTS  {share:.1}% unsettled   FLOWS  {} recorded   MAPS  {}\n", view.flows, mib(memory))
 }
 
-fn backend_table(service: &ServiceView) -> Table {
-    let mut table = Table::new(["BACKEND", "STATE", "WGT", "SHARE", "NEXT HOP", "PACKETS", "NEW FLOWS"]);
-    for backend in &service.backends {
-        let share = backend.slots as f64 * 100.0 / f64::from(service.ring_size.max(1));
-        let hop = match (&backend.mac, &backend.interface) {
-            (Some(mac), Some(interface)) => format!("{mac} {interface}"),
-            _ => "-".to_owned(),
-        };
-        let name = backend.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
-        table.row([
-            format!("{}{name}", backend.address),
-            backend.state.to_owned(),
-            backend.weight.to_string(),
-            format!("{share:.1}%"),
-            hop,
-            short(backend.packets),
-            short(backend.flows),
-        ]);
-    }
-    table
-}
-
-fn duration(seconds: u64) -> String {
+/// A span of time as people say it.
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),
@@ -166,19 +152,6 @@ pub(super) fn services(context: &Context, output: Output) -> Result<ExitCode, Fa
             ]);
         }
         table.render(0)
-    })?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `lb backends`.
-pub(super) fn backends(context: &Context, output: Output) -> Result<ExitCode, Failure> {
-    let view = View::read(context)?;
-    output::print(output, &view.services, || {
-        let tables = view
-            .services
-            .iter()
-            .map(|service| format!("{} {}\n{}", service.name, service.id, backend_table(service).render(2)));
-        tables.collect()
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,8 +8,9 @@ use super::args::{Output, ValidateArgs};
 use super::error::Failure;
 use super::output::{self, mib};
 use crate::config::{self, Loaded};
-use crate::daemon::{self, size};
+use crate::daemon::{self, Machine, size};
 use crate::dataplane::memory;
+use crate::health::fleet::Uses;
 use crate::model::Model;
 use crate::netlink::{Resolutions, Snapshot};
 use crate::reconcile::{Memo, Observed, plan};
@@ -32,7 +33,9 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
 /// Checks what only a plan shows: capacities, and a slot for every positive weight.
 fn plannable(model: &Model) -> Result<(), Failure> {
     // Neither interfaces nor next hops matter for the rings.
-    let assembled = daemon::assemble(model, &[], &Snapshot::default(), &Resolutions::new());
+    let nothing = (Snapshot::default(), Resolutions::new());
+    let machine = Machine { links: &nothing.0, resolutions: &nothing.1 };
+    let assembled = daemon::assemble(model, &[], machine, &Uses::new());
     let desired = assembled.desired;
     let planned =
         plan(&Observed { size: size(model), ..Observed::default() }, &desired, &mut Memo::default());

@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::args::Context;
 use super::error::Failure;
 use crate::config;
-use crate::daemon::{self, Saved};
+use crate::daemon::{self, InForce, Request, Saved};
 use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, Mode, attached};
+use crate::health::view::{BackendHealth, ServiceHealth};
 use crate::model::{Backend, Forwarding, Model, Service};
 use crate::netlink::{Link, Snapshot, links};
 use crate::reconcile::Observed;
@@ -51,6 +52,8 @@ pub(super) struct ServiceView {
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) drops: BTreeMap<&'static str, u64>,
+    /// What people should know of its backends' failures.
+    pub(super) alarm: Option<String>,
     pub(super) backends: Vec<BackendView>,
 }
 
@@ -60,9 +63,12 @@ pub(super) struct BackendView {
     pub(super) name: Option<String>,
     pub(super) address: Ipv4Addr,
     pub(super) id: u32,
-    /// `up`, `draining`, or why it gets nothing.
+    /// `up`, `trial`, `standby`, `draining`, or why it gets nothing.
     pub(super) state: &'static str,
+    /// Weight in the config; 0 where it drains.
     pub(super) weight: u16,
+    /// Weight that it has now, by its health.
+    pub(super) weight_now: f64,
     pub(super) slots: usize,
     pub(super) forwarding: &'static str,
     pub(super) mac: Option<String>,
@@ -70,17 +76,39 @@ pub(super) struct BackendView {
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) flows: u64,
+    /// The operator's word about it.
+    pub(super) operator: Option<InForce>,
+    /// What its probes say; `null` where no daemon runs.
+    pub(super) health: Option<BackendHealth>,
+}
+
+impl BackendView {
+    /// Whether new flows get to it, believed to be healthy or not.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.state, "up" | "trial" | "unproven" | "down-serving")
+    }
+
+    /// Whether it is as it should be, or as the operator wants it.
+    pub(super) fn is_fine(&self) -> bool {
+        self.operator.is_some() || matches!(self.state, "up" | "trial" | "standby" | "unproven")
+    }
 }
 
 impl ServiceView {
-    /// Backends that can be sent to.
+    /// Backends that work and are sent to.
     pub(super) fn up(&self) -> usize {
-        self.backends.iter().filter(|backend| backend.state == "up").count()
+        self.backends.iter().filter(|backend| backend.serves() && backend.state != "down-serving").count()
+    }
+
+    /// Whether any backend is sent to.
+    pub(super) fn forwards(&self) -> bool {
+        self.backends.iter().any(BackendView::serves)
     }
 
     /// Backends that ought to be.
     pub(super) fn wanted(&self) -> usize {
-        self.backends.iter().filter(|backend| backend.weight > 0).count()
+        let wanted = |backend: &&BackendView| backend.weight > 0 && backend.state != "standby";
+        self.backends.iter().filter(wanted).count()
     }
 }
 
@@ -93,7 +121,11 @@ impl View {
         let observed = plane.observe()?;
         let counters = plane.counters()?;
         let model = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
-        let services = model.map_or_else(Vec::new, |model| services(&model, &observed, &counters));
+        let health = daemon::request(&instance.socket, &Request::Health)?;
+        let known: Known =
+            health.into_iter().flat_map(|reply| reply.health).map(|h| (h.id.clone(), h)).collect();
+        let services = model
+            .map_or_else(Vec::new, |model| services(&model, &observed, &counters, &known, &saved.overrides));
         let links = super::attach::runtime()?.block_on(links()).map_err(Failure::failed)?;
         let attachments = attached(&instance.pins).iter().map(|found| place(found, &links)).collect();
         Ok(Self {
@@ -124,18 +156,41 @@ fn interface_name(ifindex: u32) -> String {
     name.map_or_else(|| format!("(gone, index {ifindex})"), |name| name.to_string_lossy().into_owned())
 }
 
-fn services(model: &Model, observed: &Observed, counters: &Counters) -> Vec<ServiceView> {
-    model.services.iter().map(|service| service_view(service, observed, counters)).collect()
+/// What the daemon knows of backends, by service.
+type Known = BTreeMap<String, ServiceHealth>;
+
+fn services(
+    model: &Model,
+    observed: &Observed,
+    counters: &Counters,
+    known: &Known,
+    said_by_operator: &[InForce],
+) -> Vec<ServiceView> {
+    let view = |service: &Service| {
+        service_view(service, observed, counters, known.get(&service.id.to_string()), said_by_operator)
+    };
+    model.services.iter().map(view).collect()
 }
 
-fn service_view(service: &Service, observed: &Observed, counters: &Counters) -> ServiceView {
+fn service_view(
+    service: &Service,
+    observed: &Observed,
+    counters: &Counters,
+    known: Option<&ServiceHealth>,
+    said_by_operator: &[InForce],
+) -> ServiceView {
     let key = ServiceKey::v4(service.id.address.octets(), service.id.protocol, service.id.port);
     let entry = observed.services.get(&key);
     let slots = observed.rings.get(&key).map_or(&[][..], Vec::as_slice);
     let backends: Vec<BackendView> = service
         .backends
         .iter()
-        .map(|backend| backend_view(backend, entry.map(|entry| entry.id), slots, observed, counters))
+        .map(|backend| {
+            let health = known.and_then(|known| known.backends.get(&backend.address));
+            let said = |word: &&InForce| word.pool == service.pool && word.backend == backend.address;
+            let operator = said_by_operator.iter().find(said).cloned();
+            backend_view(backend, entry.map(|entry| entry.id), slots, observed, counters, health, operator)
+        })
         .collect();
     let vip = observed.vips.get(&VipKey::v4(service.id.address.octets()));
     let mut forwarding: Vec<&str> = backends.iter().map(|backend| backend.forwarding).collect();
@@ -152,6 +207,7 @@ fn service_view(service: &Service, observed: &Observed, counters: &Counters) -> 
         unsettled_slots: slots.iter().filter(|slot| slot.state() != SlotState::Settled).count(),
         packets: backends.iter().map(|backend| backend.packets).sum(),
         bytes: backends.iter().map(|backend| backend.bytes).sum(),
+        alarm: known.and_then(|known| known.alarm.clone()),
         drops: entry.and_then(|entry| counters.drops.get(&entry.id)).cloned().unwrap_or_default(),
         backends,
     }
@@ -163,6 +219,8 @@ fn backend_view(
     slots: &[Slot],
     observed: &Observed,
     counters: &Counters,
+    health: Option<&BackendHealth>,
+    operator: Option<InForce>,
 ) -> BackendView {
     let address = mapped(backend.address.octets());
     let ours =
@@ -187,8 +245,14 @@ fn backend_view(
         name: backend.name.clone(),
         address: backend.address,
         id,
-        state,
+        state: match health {
+            Some(health) => judged(state, backend.effective_weight(), health),
+            None if state == "draining" && operator.is_none() && backend.group > 0 => "standby",
+            None if state == "down" && operator.is_some() => "disabled",
+            None => state,
+        },
         weight: backend.effective_weight(),
+        weight_now: weight_now(backend, health, state),
         slots: slots.iter().filter(|slot| id != 0 && slot.current().get() == id).count(),
         forwarding: match backend.forwarding {
             Forwarding::L2 => "l2",
@@ -199,6 +263,34 @@ fn backend_view(
         packets,
         bytes,
         flows,
+        operator,
+        health: health.cloned(),
+    }
+}
+
+/// A backend's state in a word, from the data plane's and what its probes say.
+fn judged(state: &'static str, configured: u16, health: &BackendHealth) -> &'static str {
+    match (health.admin.as_str(), health.state.as_str()) {
+        ("maint", _) => "disabled",
+        (_, "down") if health.disbelieved && health.gets == "serving" => "down-serving",
+        (_, "down") => "down",
+        (_, "held") => "held",
+        ("drain", _) => "draining",
+        (_, _) if state == "no-next-hop" => state,
+        (_, "trial") => "trial",
+        (_, "unknown") if health.gets == "serving" => "unproven",
+        (_, "unknown") => "unknown",
+        (_, "up") if health.gets == "draining" && configured > 0 => "standby",
+        _ => state,
+    }
+}
+
+fn weight_now(backend: &Backend, health: Option<&BackendHealth>, state: &str) -> f64 {
+    let weight = f64::from(backend.effective_weight());
+    match health {
+        Some(health) => weight * f64::from(health.percent) / 100.0,
+        None if state == "up" || state == "no-next-hop" => weight,
+        None => 0.0,
     }
 }
 

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use super::decode::At;
 use super::schema::{self, Config, Pool, Servers};
-use crate::model::{
-    Backend, FailurePolicy, HealthPolicy, Interface, Limits, Model, OtherPorts, Service, ServiceId, Vip,
-};
+use crate::model::{Backend, Interface, Limits, Model, OtherPorts, Service, ServiceId, Vip};
 
 /// The model of a config without errors.
 pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
@@ -25,7 +23,7 @@ pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
         services,
         limits: make_limits(&config.limits),
         hash_key,
-        on_change: Vec::new(),
+        on_change: config.on_change,
     }
 }
 
@@ -47,7 +45,7 @@ fn make_vips(written: &[schema::Vip], services: &[Service]) -> Vec<Vip> {
 
 fn make_service(service: &schema::Service, pools: &BTreeMap<&str, &Pool>) -> Option<Service> {
     let pool = match service.servers.as_ref()? {
-        Servers::Own(pool) => pool,
+        Servers::Own(pool) => &**pool,
         Servers::Pool(name) => pools.get(name.value.as_str())?,
     };
     let mut backends: Vec<Backend> =
@@ -63,9 +61,9 @@ fn make_service(service: &schema::Service, pools: &BTreeMap<&str, &Pool>) -> Opt
         pool: pool.name.as_ref()?.value.clone(),
         ring_size: service.ring_size,
         backends,
-        health: HealthPolicy::default(),
-        failure: FailurePolicy::default(),
-        agent: None,
+        health: pool.health,
+        failure: service.failure,
+        agent: pool.agent.clone(),
     })
 }
 
@@ -78,8 +76,8 @@ fn make_backend(backend: &schema::Backend, pool: &Pool) -> Option<Backend> {
         forwarding: backend.forwarding.or(pool.forwarding)?,
         mac: backend.mac,
         interface: backend.interface.clone(),
-        group: 0,
-        checks: Arc::default(),
+        group: backend.group,
+        checks: backend.checks.clone().unwrap_or_else(|| Arc::clone(&pool.checks)),
     })
 }
 
@@ -90,6 +88,6 @@ fn make_limits(limits: &schema::Limits) -> Limits {
         services: plain(&limits.services),
         backends: plain(&limits.backends),
         flows: plain(&limits.flows),
-        probes: None,
+        probes: plain(&limits.probes),
     }
 }

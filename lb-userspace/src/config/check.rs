@@ -103,6 +103,20 @@ fn members(pool: &Pool, out: &mut Findings<'_>) {
         names.see_name(backend.name.as_ref(), out);
         addresses.see_address(backend.address.as_ref(), out);
     }
+    let backends = || pool.backends.iter().flatten();
+    if backends().next().is_some() && backends().all(|backend| backend.group > 0) {
+        let message = "every backend is a backup".to_owned();
+        let report = Report::error(code::NO_PRIMARY, pool.span, message);
+        out.push(report.help("at least one backend is in group 0: without `backup` and `group`"));
+    }
+    let checked = !pool.checks.is_empty()
+        || pool.agent.is_some()
+        || backends().any(|backend| backend.checks.as_ref().is_some_and(|checks| !checks.is_empty()));
+    if let Some(span) = pool.health_span.filter(|_| !checked) {
+        let message =
+            "`health` has no effect: there is neither a `health_check` nor an `agent_check`".to_owned();
+        out.push(Report::warning(code::UNUSED_HEALTH, span, message));
+    }
 }
 
 fn services<'c>(config: &'c Config, pools: &mut Pools<'c>, out: &mut Findings<'_>) {

@@ -31,6 +31,7 @@ pub(super) struct Shape {
 }
 
 /// A mapping whose keys are all known, or reported.
+#[derive(Clone, Copy)]
 pub(super) struct Fields<'n> {
     shape: &'static Shape,
     /// The place to name where a key is missing.
@@ -198,6 +199,8 @@ fn refusal(span: Span, key: &str, text: &str, expected: &str, fault: &Fault) -> 
         Fault::Type => plain(code::WRONG_TYPE),
         Fault::Value | Fault::Word(None) => plain(code::BAD_VALUE),
         Fault::Word(Some(meant)) => plain(code::BAD_VALUE).help(format!("did you mean `{meant}`?")),
+        Fault::Unit(meant) => plain(code::WRONG_TYPE).help(format!("write {meant}")),
+        Fault::Reversed(low, high) => plain(code::BAD_VALUE).help(format!("write {low}-{high}")),
         Fault::NotPrime(next) => plain(code::BAD_VALUE).help(format!("the next prime is {next}")),
         Fault::HostBits(network, length) => {
             let message = format!("the prefix {text} has bits set behind its length");

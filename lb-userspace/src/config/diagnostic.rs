@@ -29,6 +29,8 @@ pub mod code {
     pub const BAD_ADDRESS: &str = "LB109";
     /// The text is over the size limit.
     pub const TOO_LARGE: &str = "LB110";
+    /// Parts of a health check that do not go together.
+    pub const BAD_CHECK: &str = "LB111";
     /// Two services take the same traffic.
     pub const DUPLICATE_SERVICE: &str = "LB120";
     /// A name or address is used twice where it must be unique.
@@ -47,12 +49,16 @@ pub mod code {
     pub const KEY_FILE: &str = "LB127";
     /// A limit is below what the config itself needs.
     pub const LIMIT_TOO_LOW: &str = "LB128";
+    /// A pool has backups, but no backend in group 0.
+    pub const NO_PRIMARY: &str = "LB129";
     /// Warning: no service uses a VIP.
     pub const UNUSED_VIP: &str = "LB130";
     /// Warning: no service uses a pool.
     pub const UNUSED_POOL: &str = "LB131";
     /// Warning: there are no services.
     pub const NO_SERVICES: &str = "LB132";
+    /// Warning: `health` without a check or agent whose results it could be about.
+    pub const UNUSED_HEALTH: &str = "LB133";
 }
 
 /// Whether a finding refuses the config.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use super::effective_health as health;
 use crate::model::{
-    Advertise, AttachMode, Backend, Forwarding, Limits, Model, OtherPorts, Service, TunnelSource,
+    Advertise, AttachMode, Backend, Check, Forwarding, HealthPolicy, Limits, Model, OtherPorts, Service,
+    TunnelSource,
 };
 
 /// Renders the model. Every pool is written under `pools`, used ones only.
@@ -40,11 +42,15 @@ fn write(f: &mut String, model: &Model, key_file: Option<&str>) -> fmt::Result {
     })?;
     section(f, "services", &model.services, service)?;
 
-    let pools: BTreeMap<&str, &[Backend]> =
-        model.services.iter().map(|service| (service.pool.as_str(), &*service.backends)).collect();
-    let pools: Vec<(&str, &[Backend])> = pools.into_iter().collect();
-    section(f, "pools", &pools, |f, (name, backends)| pool(f, name, backends))?;
+    let pools: BTreeMap<&str, &Service> =
+        model.services.iter().map(|service| (service.pool.as_str(), service)).collect();
+    let pools: Vec<&Service> = pools.into_values().collect();
+    section(f, "pools", &pools, |f, service| pool(f, service))?;
 
+    if !model.on_change.is_empty() {
+        let words: Vec<String> = model.on_change.iter().map(|word| text(word)).collect();
+        writeln!(f, "on_change: [{}]", words.join(", "))?;
+    }
     limits(f, &model.limits)?;
     if let Some(key_file) = key_file {
         writeln!(f, "cluster:\n  key_file: {}", text(key_file))?;
@@ -74,19 +80,32 @@ fn service(f: &mut String, service: &Service) -> fmt::Result {
     if let Some(ring_size) = service.ring_size {
         writeln!(f, "    ring_size: {ring_size}")?;
     }
+    f.push_str(&health::failure(&service.failure));
     writeln!(f, "    pool: {}", text(&service.pool))
 }
 
-fn pool(f: &mut String, name: &str, backends: &[Backend]) -> fmt::Result {
+fn pool(f: &mut String, service: &Service) -> fmt::Result {
+    let backends = &service.backends;
     // What most likely was the pool's own; the others are written at their backends.
     let common = backends.first().map_or(Forwarding::L2, |backend| backend.forwarding);
-    writeln!(f, "  - name: {}", text(name))?;
+    writeln!(f, "  - name: {}", text(&service.pool))?;
     writeln!(f, "    forwarding: {}", forwarding(common))?;
+    let checks: &[Check] = backends.first().map_or(&[], |backend| &*backend.checks);
+    let checked = service.agent.is_some() || backends.iter().any(|backend| !backend.checks.is_empty());
+    if checked {
+        writeln!(f, "    health_check: {}", health::checks(checks))?;
+    }
+    if checked || service.health != HealthPolicy::default() {
+        writeln!(f, "    health: {}", health::health(&service.health))?;
+    }
+    if let Some(agent) = &service.agent {
+        writeln!(f, "    agent_check: {}", health::agent(agent))?;
+    }
     writeln!(f, "    backends:")?;
-    backends.iter().try_for_each(|entry| backend(f, entry, common))
+    backends.iter().try_for_each(|entry| backend(f, entry, common, checks))
 }
 
-fn backend(f: &mut String, backend: &Backend, common: Forwarding) -> fmt::Result {
+fn backend(f: &mut String, backend: &Backend, common: Forwarding, checks: &[Check]) -> fmt::Result {
     write!(f, "      - {{")?;
     if let Some(name) = &backend.name {
         write!(f, "name: {}, ", text(name))?;
@@ -103,6 +122,12 @@ fn backend(f: &mut String, backend: &Backend, common: Forwarding) -> fmt::Result
     }
     if backend.forwarding != common {
         write!(f, ", forwarding: {}", forwarding(backend.forwarding))?;
+    }
+    if backend.group > 0 {
+        write!(f, ", group: {}", backend.group)?;
+    }
+    if *backend.checks != *checks {
+        write!(f, ", health_check: {}", health::checks(&backend.checks))?;
     }
     writeln!(f, "}}")
 }
@@ -123,6 +148,7 @@ fn limits(f: &mut String, limits: &Limits) -> fmt::Result {
         ("services", limits.services),
         ("backends", limits.backends),
         ("flows", limits.flows),
+        ("probes", limits.probes),
     ];
     let set: Vec<String> =
         limits.iter().filter_map(|(key, limit)| Some(format!("  {key}: {}\n", (*limit)?))).collect();
@@ -130,7 +156,7 @@ fn limits(f: &mut String, limits: &Limits) -> fmt::Result {
 }
 
 /// A string as a YAML scalar: bare where every YAML reader takes it for a string, else quoted.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     const TAKEN: [&str; 10] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "~"];
     let bare = value.starts_with(|c: char| c.is_ascii_alphabetic())
         && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))

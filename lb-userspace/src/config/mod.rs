@@ -12,8 +12,14 @@ mod check;
 mod decode;
 mod diagnostic;
 mod effective;
+mod effective_health;
+mod health;
+mod health_kind;
+mod health_value;
+mod layers;
 mod near;
 mod node;
+mod policy;
 mod schema;
 mod source;
 #[cfg(test)]
@@ -96,13 +102,18 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Diagnostics> {
 }
 
 fn parse_in(directory: &Path, name: &str, text: &str) -> Result<Loaded, Diagnostics> {
-    parse_with(name, text, &|file| read_key(&directory.join(file)))
+    parse_with(directory, name, text, &|file| read_key(&directory.join(file)))
 }
 
 /// How a key file's bytes are got: the only thing here that is not in the text.
 type KeyReader<'a> = dyn Fn(&str) -> io::Result<Vec<u8>> + 'a;
 
-fn parse_with(name: &str, text: &str, read_key: &KeyReader<'_>) -> Result<Loaded, Diagnostics> {
+fn parse_with(
+    directory: &Path,
+    name: &str,
+    text: &str,
+    read_key: &KeyReader<'_>,
+) -> Result<Loaded, Diagnostics> {
     let source = Source::new(name, text);
     let mut out = Findings::new(&source);
     if text.len() > MAX_TEXT_BYTES {
@@ -116,7 +127,7 @@ fn parse_with(name: &str, text: &str, read_key: &KeyReader<'_>) -> Result<Loaded
     let Some(root) = node::parse(text, &mut out) else {
         return Err(out.into_errors());
     };
-    let config = schema::decode(&root, &mut out);
+    let config = schema::decode(&root, directory, &mut out);
     check::check(&config, &mut out);
     let hash_key = hash_key(&config, read_key, &mut out);
     if out.has_errors() {

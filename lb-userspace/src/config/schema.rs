@@ -3,18 +3,36 @@
 //! A field is `None` where it is absent or was refused (and reported): later checks look at what is there.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::decode::{At, Fields, Shape, scalar, wrong_kind};
 use super::diagnostic::{Findings, Report, code};
+use super::health::{self, Checks, Context};
+use super::health_value::PROBES;
 use super::node::{Kind, Node};
+use super::policy;
 use super::source::Span;
 use super::value::{self, ForwardingType};
-use crate::model::{Advertise, AttachMode, Forwarding, OtherPorts, Protocol, TunnelSource};
+use crate::model::{
+    Advertise, AgentCheck, AttachMode, Check, FailurePolicy, Forwarding, HealthPolicy, OtherPorts, Protocol,
+    TunnelSource,
+};
 
 static CONFIG: Shape = Shape {
     what: "the config",
-    keys: &["version", "interfaces", "vips", "services", "pools", "limits", "cluster"],
-    later: &["include", "defaults"],
+    keys: &[
+        "version",
+        "interfaces",
+        "vips",
+        "services",
+        "pools",
+        "limits",
+        "cluster",
+        "on_change",
+        "defaults",
+    ],
+    later: &["include"],
 };
 static INTERFACE: Shape =
     Shape { what: "an interface", keys: &["name", "mode"], later: &["mtu", "queues", "rss", "vlan"] };
@@ -31,23 +49,41 @@ static SERVICE: Shape = Shape {
         "pool",
         "forwarding",
         "backends",
+        "health_check",
+        "health",
+        "agent_check",
+        "all_down",
+        "max_failed",
+        "min_active",
     ],
-    later: &["addresses", "protocols", "ports", "health_check", "gue", "gre", "nat"],
+    later: &["addresses", "protocols", "ports", "gue", "gre", "nat"],
 };
 static POOL: Shape = Shape {
     what: "a pool",
-    keys: &["name", "forwarding", "backends"],
-    later: &["algorithm", "health_check", "gue", "gre", "nat"],
+    keys: &["name", "forwarding", "backends", "health_check", "health", "agent_check"],
+    later: &["algorithm", "gue", "gre", "nat"],
 };
 static BACKEND: Shape = Shape {
     what: "a backend",
-    keys: &["name", "address", "weight", "drain", "mac", "interface", "forwarding"],
-    later: &["backup", "vlan", "server_id", "health_check", "gue", "gre", "nat"],
+    keys: &[
+        "name",
+        "address",
+        "weight",
+        "drain",
+        "mac",
+        "interface",
+        "forwarding",
+        "group",
+        "backup",
+        "health_check",
+    ],
+    later: &["vlan", "server_id", "gue", "gre", "nat"],
 };
 static FORWARDING: Shape =
     Shape { what: "`forwarding`", keys: &["type", "source"], later: &["port", "gue", "gre", "nat"] };
 static LIMITS: Shape =
-    Shape { what: "`limits`", keys: &["ring_slots", "services", "backends", "flows"], later: &[] };
+    Shape { what: "`limits`", keys: &["ring_slots", "services", "backends", "flows", "probes"], later: &[] };
+static DEFAULTS: Shape = Shape { what: "`defaults`", keys: &["health_check", "health"], later: &[] };
 static CLUSTER: Shape = Shape { what: "`cluster`", keys: &["key_file"], later: &[] };
 
 /// A whole config, as written.
@@ -61,6 +97,7 @@ pub(super) struct Config {
     pub(super) pools: Vec<Pool>,
     pub(super) limits: Limits,
     pub(super) key_file: Option<At<String>>,
+    pub(super) on_change: Vec<String>,
 }
 
 /// An entry of `interfaces`.
@@ -87,6 +124,7 @@ pub(super) struct Service {
     pub(super) port: Option<At<u16>>,
     pub(super) ring_size: Option<u32>,
     pub(super) servers: Option<Servers>,
+    pub(super) failure: FailurePolicy,
 }
 
 /// Where a service's backends are.
@@ -95,7 +133,7 @@ pub(super) enum Servers {
     /// In a pool of this name.
     Pool(At<String>),
     /// In the service itself; the pool has the service's name.
-    Own(Pool),
+    Own(Box<Pool>),
 }
 
 /// An entry of `pools`, or a service's own backends.
@@ -107,6 +145,11 @@ pub(super) struct Pool {
     pub(super) forwarding: Option<Forwarding>,
     /// `None`: not a list, or absent.
     pub(super) backends: Option<Vec<Backend>>,
+    pub(super) checks: Arc<[Check]>,
+    /// Where `health` is written.
+    pub(super) health_span: Option<Span>,
+    pub(super) health: HealthPolicy,
+    pub(super) agent: Option<AgentCheck>,
 }
 
 /// An entry of `backends`.
@@ -119,6 +162,9 @@ pub(super) struct Backend {
     pub(super) mac: Option<[u8; 6]>,
     pub(super) interface: Option<String>,
     pub(super) forwarding: Option<Forwarding>,
+    pub(super) group: u8,
+    /// `None`: the pool's.
+    pub(super) checks: Option<Arc<[Check]>>,
 }
 
 /// The section `limits`.
@@ -128,34 +174,49 @@ pub(super) struct Limits {
     pub(super) services: Option<At<u32>>,
     pub(super) backends: Option<At<u32>>,
     pub(super) flows: Option<At<u32>>,
+    pub(super) probes: Option<At<u32>>,
 }
 
 /// Reads the document.
-pub(super) fn decode(root: &Node, out: &mut Findings<'_>) -> Config {
+pub(super) fn decode(root: &Node, directory: &Path, out: &mut Findings<'_>) -> Config {
     let Some(fields) = Fields::open(root, &CONFIG, out) else {
         return Config::default();
     };
     fields.required("version", &value::VERSION, out);
     let limits = fields.get("limits").map(|node| limits(node, out)).unwrap_or_default();
     let cluster = fields.get("cluster").and_then(|node| Fields::open(node, &CLUSTER, out));
+    let context = context(&fields, directory, out);
     Config {
         interfaces: each(&fields, "interfaces", &INTERFACE, out, interface).unwrap_or_default(),
         vips: each(&fields, "vips", &VIP, out, vip).unwrap_or_default(),
         services_span: fields.key_span("services"),
-        services: each(&fields, "services", &SERVICE, out, service).unwrap_or_default(),
-        pools: each(&fields, "pools", &POOL, out, pool).unwrap_or_default(),
+        services: each(&fields, "services", &SERVICE, out, |fields, out| service(fields, &context, out))
+            .unwrap_or_default(),
+        pools: each(&fields, "pools", &POOL, out, |fields, out| pool(fields, &context, out))
+            .unwrap_or_default(),
         limits,
         key_file: cluster.and_then(|cluster| cluster.optional("key_file", &value::PATH, out)),
+        on_change: policy::command(&fields, out),
     }
 }
 
+/// The section `defaults`, read once whatever uses it.
+fn context<'n>(fields: &Fields<'n>, directory: &'n Path, out: &mut Findings<'_>) -> Context<'n> {
+    let section = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, out));
+    let node = |key| section.and_then(|section| section.get(key));
+    let defaults = node("health_check").and_then(|node| health::defaults(node, directory, out));
+    policy::health(node("health"), None, out);
+    let policy = node("health").and_then(|node| Fields::open(node, &policy::HEALTH, out));
+    Context { directory, defaults, policy }
+}
+
 /// The entries of the list under `key` that are mappings.
-fn each<T>(
-    fields: &Fields<'_>,
+fn each<'n, T>(
+    fields: &Fields<'n>,
     key: &str,
     shape: &'static Shape,
     out: &mut Findings<'_>,
-    read: fn(&Fields<'_>, &mut Findings<'_>) -> T,
+    read: impl Fn(&Fields<'n>, &mut Findings<'_>) -> T,
 ) -> Option<Vec<T>> {
     let items = fields.list(key, out)?;
     Some(items.iter().filter_map(|node| Some(read(&Fields::open(node, shape, out)?, out))).collect())
@@ -176,7 +237,7 @@ fn vip(fields: &Fields<'_>, out: &mut Findings<'_>) -> Vip {
     }
 }
 
-fn service(fields: &Fields<'_>, out: &mut Findings<'_>) -> Service {
+fn service<'n>(fields: &Fields<'n>, context: &Context<'n>, out: &mut Findings<'_>) -> Service {
     let name = fields.required("name", &value::NAME, out);
     fields.optional("algorithm", &value::ALGORITHM, out);
     Service {
@@ -184,22 +245,31 @@ fn service(fields: &Fields<'_>, out: &mut Findings<'_>) -> Service {
         protocol: fields.required("protocol", &value::PROTOCOL, out),
         port: fields.required("port", &value::PORT, out),
         ring_size: plain(fields.optional("ring_size", &value::RING_SIZE, out)),
-        servers: servers(fields, name.clone(), out),
+        servers: servers(fields, name.clone(), context, out),
+        failure: policy::failure(fields, out),
         name,
     }
 }
 
-fn servers(fields: &Fields<'_>, name: Option<At<String>>, out: &mut Findings<'_>) -> Option<Servers> {
-    let own = fields.key_span("backends").or(fields.key_span("forwarding"));
+fn servers<'n>(
+    fields: &Fields<'n>,
+    name: Option<At<String>>,
+    context: &Context<'n>,
+    out: &mut Findings<'_>,
+) -> Option<Servers> {
+    let own = ["backends", "forwarding"].into_iter().find_map(|key| fields.key_span(key));
     match (fields.key_span("pool"), own) {
-        (Some(_), None) => fields.optional("pool", &value::NAME, out).map(Servers::Pool),
-        (None, Some(_)) => Some(Servers::Own(members(fields, name, out))),
+        (Some(pool), None) => {
+            policy::of_pools(fields, pool, out);
+            fields.optional("pool", &value::NAME, out).map(Servers::Pool)
+        }
+        (None, Some(_)) => Some(Servers::Own(Box::new(members(fields, name, context, out)))),
         (Some(pool), Some(own)) => {
             let message =
                 "a service has either a `pool` or `forwarding` and `backends` of its own".to_owned();
             let report = Report::error(code::POOL_OR_BACKENDS, own, message);
             out.push(report.also(pool, "the pool").help("remove one of them"));
-            members(fields, name, out);
+            members(fields, name, context, out);
             fields.optional("pool", &value::NAME, out).map(Servers::Pool)
         }
         (None, None) => {
@@ -210,22 +280,38 @@ fn servers(fields: &Fields<'_>, name: Option<At<String>>, out: &mut Findings<'_>
     }
 }
 
-fn pool(fields: &Fields<'_>, out: &mut Findings<'_>) -> Pool {
+fn pool<'n>(fields: &Fields<'n>, context: &Context<'n>, out: &mut Findings<'_>) -> Pool {
     let name = fields.required("name", &value::NAME, out);
-    members(fields, name, out)
+    members(fields, name, context, out)
 }
 
-fn members(fields: &Fields<'_>, name: Option<At<String>>, out: &mut Findings<'_>) -> Pool {
+fn members<'n>(
+    fields: &Fields<'n>,
+    name: Option<At<String>>,
+    context: &Context<'n>,
+    out: &mut Findings<'_>,
+) -> Pool {
     let forwarding =
         fields.require("forwarding", value::FORWARDING.expected, out).and_then(|node| forwarding(node, out));
+    let checks = health::pool(fields, context, out);
     fields.require("backends", "a list of mappings such as {address: 192.0.2.1}", out);
-    let backends = each(fields, "backends", &BACKEND, out, backend);
+    let backends =
+        each(fields, "backends", &BACKEND, out, |fields, out| backend(fields, &checks, context, out));
     if fields.get("backends").is_some_and(is_empty_list) {
         let span = fields.key_span("backends").unwrap_or(fields.span);
         let report = Report::error(code::NO_BACKENDS, span, "there are no backends".to_owned());
         out.push(report.help("one that takes no new flows is written with `drain: true`"));
     }
-    Pool { span: name.as_ref().map_or(fields.span, |name| name.span), name, forwarding, backends }
+    Pool {
+        span: name.as_ref().map_or(fields.span, |name| name.span),
+        name,
+        forwarding,
+        backends,
+        checks: checks.list,
+        health_span: fields.key_span("health"),
+        health: policy::health(fields.get("health"), context.policy, out),
+        agent: fields.get("agent_check").and_then(|node| policy::agent(node, out)),
+    }
 }
 
 fn is_empty_list(node: &Node) -> bool {
@@ -236,7 +322,12 @@ fn is_empty_list(node: &Node) -> bool {
     }
 }
 
-fn backend(fields: &Fields<'_>, out: &mut Findings<'_>) -> Backend {
+fn backend<'n>(
+    fields: &Fields<'n>,
+    pool: &Checks<'n>,
+    context: &Context<'n>,
+    out: &mut Findings<'_>,
+) -> Backend {
     Backend {
         name: fields.optional("name", &value::NAME, out),
         address: fields.required("address", &value::ADDRESS, out),
@@ -245,6 +336,8 @@ fn backend(fields: &Fields<'_>, out: &mut Findings<'_>) -> Backend {
         mac: plain(fields.optional("mac", &value::MAC, out)),
         interface: plain(fields.optional("interface", &value::INTERFACE, out)),
         forwarding: fields.get("forwarding").and_then(|node| forwarding(node, out)),
+        group: policy::group(fields, out),
+        checks: health::backend(fields, pool, context, out),
     }
 }
 
@@ -289,6 +382,7 @@ fn limits(node: &Node, out: &mut Findings<'_>) -> Limits {
         services: fields.optional("services", &value::COUNT, out),
         backends: fields.optional("backends", &value::COUNT, out),
         flows: fields.optional("flows", &value::COUNT, out),
+        probes: fields.optional("probes", &PROBES, out),
     }
 }
 

@@ -35,6 +35,10 @@ pub(super) enum Fault {
     Address(&'static str),
     /// An IPv6 address.
     Ipv6,
+    /// A number without its unit; what to write for it.
+    Unit(String),
+    /// A range with its ends exchanged; the lower and the higher.
+    Reversed(u16, u16),
     /// A ring size between primes; the next one.
     NotPrime(u32),
     /// A prefix with bits set behind its length; the prefix without them.
@@ -120,7 +124,7 @@ pub(super) fn key(bytes: &[u8]) -> Option<[u8; 16]> {
 }
 
 /// One of some words.
-fn word<T: Copy>(text: &str, words: &[(&'static str, T)], later: &[&str]) -> Result<T, Fault> {
+pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)], later: &[&str]) -> Result<T, Fault> {
     if let Some((_, value)) = words.iter().find(|(name, _)| *name == text) {
         return Ok(*value);
     }
@@ -135,7 +139,7 @@ fn forwarding_type(text: &str) -> Result<ForwardingType, Fault> {
 }
 
 /// A decimal number. Leading zeros are refused: YAML 1.1 read them as octal.
-fn number(text: &str, min: u64, max: u64) -> Result<u64, Fault> {
+pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, Fault> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let padded = digits.len() > 1 && digits.starts_with('0');
     if digits.is_empty() || padded || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

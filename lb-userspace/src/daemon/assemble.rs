@@ -6,8 +6,10 @@ use std::net::Ipv4Addr;
 
 use lb_common::abi::{BackendState, VipEntry};
 
+use crate::health::fleet::Uses;
+use crate::health::member::Use;
 use crate::model::{Advertise, Backend, Forwarding, Model, OtherPorts, Service, TunnelSource, Vip};
-use crate::netlink::{Link, Resolution, Resolutions, Snapshot, Target, is_station};
+use crate::netlink::{GATE, Link, Resolution, Resolutions, Snapshot, Target, is_station};
 use crate::reconcile::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
 
 /// Something about a config on this machine.
@@ -52,7 +54,7 @@ pub struct Assembled {
 }
 
 /// What next hops are needed.
-pub fn targets(model: &Model) -> Vec<Target> {
+pub fn next_hops(model: &Model) -> Vec<Target> {
     let backends = model.services.iter().flat_map(|service| &service.backends);
     let mut targets: BTreeMap<Ipv4Addr, Target> = BTreeMap::new();
     for backend in backends {
@@ -63,14 +65,25 @@ pub fn targets(model: &Model) -> Vec<Target> {
     targets.into_values().collect()
 }
 
-/// Joins them. `attached` are the interfaces that carry service traffic.
-pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions: &Resolutions) -> Assembled {
+/// What the machine knows at a moment.
+#[derive(Clone, Copy)]
+pub struct Machine<'a> {
+    /// Interfaces and addresses.
+    pub links: &'a Snapshot,
+    /// Next hops of all backends.
+    pub resolutions: &'a Resolutions,
+}
+
+/// Joins them. `attached` are the interfaces that carry service traffic; `uses` says what backends get by their health
+/// and the operator's word.
+pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &Uses) -> Assembled {
+    let Machine { links, resolutions } = machine;
     let mut assembled = Assembled {
         desired: Desired { hash_key: model.hash_key, ..Desired::default() },
         ..Assembled::default()
     };
     let mut ports: BTreeMap<u32, DesiredPort> =
-        attached.iter().map(|link| (link.ifindex, port(link))).collect();
+        attached.iter().copied().chain(links.by_name(GATE)).map(|link| (link.ifindex, port(link))).collect();
     for link in attached {
         assembled.findings.extend(interface_findings(link, links));
     }
@@ -83,10 +96,11 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
             if let Some(link) = hop.and_then(|hop| links.by_index(hop.ifindex)) {
                 ports.entry(link.ifindex).or_insert_with(|| port(link));
             }
+            let (state, weight) = share(service, backend, uses);
             DesiredBackend {
                 address: backend.address,
-                weight: u32::from(backend.effective_weight()),
-                state: if backend.effective_weight() > 0 { BackendState::Up } else { BackendState::Draining },
+                weight,
+                state,
                 tunnel: tunnel(backend, source(resolution, links)),
                 next_hop: hop.map(|hop| (hop.ifindex, hop.mac)),
             }
@@ -110,6 +124,22 @@ pub fn assemble(model: &Model, attached: &[&Link], links: &Snapshot, resolutions
     }
     assembled.desired.ports = ports.into_values().collect();
     assembled
+}
+
+/// A backend's state and weight, the latter in hundredths of the config's. One that nobody has decided about yet waits
+/// for its first probe, unless the service has nobody else.
+fn share(service: &Service, backend: &Backend, uses: &Uses) -> (BackendState, u32) {
+    let get = |backend: &Backend| uses.get(&(service.id, backend.address)).copied();
+    let others_serve = || service.backends.iter().any(|b| matches!(get(b), Some(Use::Serving { .. })));
+    let waits = || !backend.checks.is_empty() && others_serve();
+    let weight = u32::from(backend.effective_weight());
+    match get(backend) {
+        Some(Use::Out) => (BackendState::Down, 0),
+        Some(Use::Draining) => (BackendState::Draining, 0),
+        Some(Use::Serving { percent }) if weight > 0 => (BackendState::Up, weight.saturating_mul(percent)),
+        None if weight > 0 && !waits() => (BackendState::Up, weight * 100),
+        Some(Use::Serving { .. }) | None => (BackendState::Draining, 0),
+    }
 }
 
 /// Backends whose way is set by hand differently in different places: neighbours are resolved once per address.

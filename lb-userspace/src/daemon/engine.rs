@@ -1,15 +1,24 @@
 //! Brings the data plane to a config, whole or not at all.
 
+mod known;
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
 
-use super::{Assembled, Error, Finding, Instance, Saved, assemble, guard, interfaces, own, size};
+use super::overrides::{self, InForce};
+use super::{Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
-use crate::dataplane::{Attachment, DataPlane, Events, KernelPlane, Lock, attached};
+use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
+use crate::health::fleet::{Place, Uses};
 use crate::model::{AttachMode, Interface, Limits, Model};
-use crate::netlink::{Link, Resolutions, Snapshot};
+
+use crate::netlink::{Link, Snapshot};
 use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
+use known::known_uses;
+pub(super) use known::{down, places};
 
 /// A config that is to be applied.
 #[derive(Clone, Debug)]
@@ -55,18 +64,10 @@ pub struct Engine {
     interfaces: Vec<Interface>,
     saved: Saved,
     assembled: Assembled,
+    uses: Uses,
     changes: Changes,
     memo: Memo,
     _lock: Lock,
-}
-
-/// What the machine knows at a moment.
-#[derive(Clone, Copy)]
-pub struct Machine<'a> {
-    /// Interfaces and addresses.
-    pub links: &'a Snapshot,
-    /// Next hops of all backends.
-    pub resolutions: &'a Resolutions,
 }
 
 impl Engine {
@@ -79,6 +80,7 @@ impl Engine {
         machine: Machine<'_>,
     ) -> Result<(Self, Applied), Error> {
         interfaces::find(wanted, machine.links)?;
+        instance.clear_aside();
         instance.prepare()?;
         let lock = instance.pins.lock()?;
         // Whatever forwards is left alone, also if it does not fit this lb; what does not, a crash may have left.
@@ -124,6 +126,8 @@ impl Engine {
         let carry: Vec<u32> = attached(&instance.pins).iter().map(|found| found.ifindex).collect();
         let attached =
             |name: &&String| if_nametoindex(name.as_str()).is_ok_and(|index| carry.contains(&index));
+        let saved = Saved { overrides: overrides::current(&saved.overrides, Saved::now()), ..saved };
+        let uses = known_uses(&candidate.loaded.model, &plane.glance()?, &saved.overrides);
         let named = |name: &String| Interface { name: name.clone(), mode: AttachMode::Auto };
         Ok(Self {
             instance: instance.clone(),
@@ -132,6 +136,7 @@ impl Engine {
             interfaces: saved.interfaces.iter().filter(attached).map(named).collect(),
             saved,
             assembled: Assembled::default(),
+            uses,
             changes: Changes::default(),
             memo: Memo::default(),
             _lock: lock,
@@ -159,7 +164,7 @@ impl Engine {
         self.saved.interfaces = self.interfaces.iter().map(|interface| interface.name.clone()).collect();
         self.saved.applied_at = Saved::now();
         self.saved.last_error = None;
-        self.saved.store(&self.instance.state)?;
+        self.remember();
         Ok(applied)
     }
 
@@ -186,7 +191,7 @@ impl Engine {
 
     fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
         let attached = interfaces::find(&self.present(machine.links), machine.links)?;
-        let mut assembled = assemble(model, &attached, machine.links, machine.resolutions);
+        let mut assembled = assemble(model, &attached, machine, &self.uses);
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
         Ok((assembled, findings))
@@ -199,7 +204,7 @@ impl Engine {
         let present = self.present(machine.links);
         let observed = self.plane.observe()?;
         let attached = interfaces::find(&present, machine.links)?;
-        let mut assembled = assemble(&self.model, &attached, machine.links, machine.resolutions);
+        let mut assembled = assemble(&self.model, &attached, machine, &self.uses);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
         let plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
@@ -266,6 +271,61 @@ impl Engine {
                 .ok()
         };
         attached(&self.instance.pins).into_iter().filter_map(open).collect()
+    }
+
+    /// Sets what backends get; in force after the next [`Engine::follow`].
+    pub fn set_uses(&mut self, uses: Uses) {
+        self.uses = uses;
+    }
+
+    /// What backends get.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// The operator's words in force.
+    pub fn overrides(&self) -> &[InForce] {
+        &self.saved.overrides
+    }
+
+    /// Replaces the operator's words, and remembers them.
+    pub fn set_overrides(&mut self, overrides: Vec<InForce>) {
+        self.saved.overrides = overrides;
+        self.remember();
+    }
+
+    /// Writes down what is in force. It is in force also where that fails.
+    fn remember(&self) {
+        if let Err(error) = self.saved.store(&self.instance.state) {
+            tracing::error!(%error, "what is in force now will be forgotten with this process");
+        }
+    }
+
+    /// Indices of the interfaces whose packets the program sees.
+    pub fn attached(&self) -> BTreeSet<u32> {
+        attached(&self.instance.pins).iter().map(|found| found.ifindex).collect()
+    }
+
+    /// Numbers of all backends in the data plane.
+    pub fn numbers(&self) -> Result<BTreeMap<Place, u32>, Error> {
+        let observed = self.plane.glance()?;
+        Ok(places(&observed).into_iter().map(|(place, (number, _))| (place, number)).collect())
+    }
+
+    /// The table of probes under way.
+    pub fn probe_table(&self) -> Result<ProbeTable, Error> {
+        Ok(self.plane.probe_table()?)
+    }
+
+    /// Puts the probes' program on the gate, which has a port since the last [`Engine::follow`]; the port's number.
+    pub fn guard_gate(&mut self, gate: &Link) -> Result<(Gate, u16), Error> {
+        let observed = self.plane.glance()?;
+        let port = observed.ports.iter().find(|(_, port)| port.ifindex == gate.ifindex);
+        let number = port.map(|(number, _)| *number);
+        let number = number.ok_or_else(|| Error::Gate("it has no port in the data plane".to_owned()))?;
+        // The kernel has taken an earlier gate out of the redirect map, also one of the same index.
+        self.renew_port(&observed, gate.ifindex)?;
+        Ok((self.plane.attach_gate(&gate.name, gate.ifindex, number)?, number))
     }
 
     /// The model in force.

@@ -47,6 +47,12 @@ pub enum Error {
     /// The config names no interface.
     #[error("the config names no interface; add `interfaces: [{{name: eth0}}]`, or use `lb attach IFACE`")]
     NoInterfaces,
+    /// Probes cannot go through the services.
+    #[error("no way for probes through the services: {0}")]
+    Gate(String),
+    /// The operator has had enough.
+    #[error("interrupted")]
+    Interrupted,
     /// A file operation failed.
     #[error("{action} {path}: {source}")]
     File {

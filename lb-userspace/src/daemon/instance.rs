@@ -39,6 +39,28 @@ impl Instance {
         })
     }
 
+    /// A data plane beside this one, for as long as a command runs.
+    pub(super) fn aside(&self) -> Self {
+        Self {
+            pins: self.pins.aside(),
+            state: self.state.with_extension("check.json"),
+            socket: self.socket.with_extension("check.sock"),
+            pending: self.pending.with_extension("check.pending"),
+        }
+    }
+
+    /// Removes what a killed command has left of a data plane aside; one in use is left alone.
+    pub fn clear_aside(&self) {
+        let aside = self.aside();
+        if aside.pins.is_live()
+            && let Ok(lock) = aside.pins.lock()
+        {
+            aside.pins.discard();
+            aside.forget();
+            drop(lock);
+        }
+    }
+
     /// Directories that its files are in.
     fn directories(&self) -> impl Iterator<Item = &Path> {
         [&self.state, &self.socket].into_iter().filter_map(|path| path.parent())

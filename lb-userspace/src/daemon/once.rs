@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::engine::Machine;
-use super::{Applied, Candidate, Engine, Error, Instance, announce, targets};
+use super::engine::down;
+use super::overrides::{self, Order};
+use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, next_hops};
 use crate::dataplane::KernelPlane;
 use crate::model::Interface;
 use crate::netlink::{Resolutions, Snapshot, links, resolve};
@@ -40,7 +41,24 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
 
 /// The current view of a machine, once.
 async fn look(candidate: &Candidate) -> Result<(Snapshot, Resolutions), Error> {
-    let resolutions = resolve(targets(&candidate.loaded.model), PATIENCE).await?;
+    let resolutions = resolve(next_hops(&candidate.loaded.model), PATIENCE).await?;
     let links = links().await?;
     Ok((links, resolutions))
+}
+
+/// Takes the operator's word about a backend where no daemon runs; whom it is about.
+pub async fn order_once(instance: &Instance, order: &Order) -> Result<Vec<String>, Error> {
+    let plane = KernelPlane::open(&instance.pins)?;
+    let lock = instance.pins.lock()?;
+    let saved = Saved::load(&instance.state)?.unwrap_or_default();
+    let candidate = Candidate::parse(&saved.origin, &saved.config, true)?;
+    let present = overrides::current(&saved.overrides, Saved::now());
+    let down = down(&plane.glance()?);
+    let followed = overrides::follow(&candidate.loaded.model, &present, order, &down, Saved::now());
+    let (words, meant) = followed.map_err(|finding| Error::Findings(vec![finding]))?;
+    let (links, resolutions) = look(&candidate).await?;
+    Saved { overrides: words, ..saved }.store(&instance.state)?;
+    let mut engine = Engine::adopt(instance, &candidate, lock)?;
+    engine.apply(candidate, Machine { links: &links, resolutions: &resolutions })?;
+    Ok(meant)
 }

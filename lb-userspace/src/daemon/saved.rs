@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::overrides::InForce;
 
 /// The state file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -25,6 +26,8 @@ pub struct Saved {
     pub daemon: Option<u32>,
     /// Why the newest config was refused, if it was.
     pub last_error: Option<String>,
+    /// The operator's words about backends.
+    pub overrides: Vec<InForce>,
 }
 
 impl Saved {

@@ -73,6 +73,11 @@ impl Pins {
         Ok(())
     }
 
+    /// Pins of a second data plane in the same network namespace, which nobody takes for the first.
+    pub fn aside(&self) -> Self {
+        Self { bpffs: self.bpffs.clone(), instance: format!("{}-check", self.instance) }
+    }
+
     /// Takes the writers' lock, or says who has it.
     pub fn lock(&self) -> Result<Lock, Error> {
         let path = self.directory();

@@ -95,9 +95,18 @@ pub struct TestProgram {
 impl TestProgram {
     /// The balancer as it would run on the interface with number `port` of a pinned data plane.
     pub fn balancer(pins: &Pins, size: &Size, port: u16) -> Result<Self, Error> {
+        Self::pinned(pins, size, port, BALANCER_PROGRAM)
+    }
+
+    /// The probes' program as it would run on the gate, the interface with number `port` of a pinned data plane.
+    pub fn probe(pins: &Pins, size: &Size, port: u16) -> Result<Self, Error> {
+        Self::pinned(pins, size, port, PROBE_PROGRAM)
+    }
+
+    fn pinned(pins: &Pins, size: &Size, port: u16, name: &'static str) -> Result<Self, Error> {
         let mut object = balancer(pins, size, port)?;
-        program(&mut object, BALANCER_PROGRAM)?;
-        Ok(Self { object, name: BALANCER_PROGRAM })
+        program(&mut object, name)?;
+        Ok(Self { object, name })
     }
 
     pub(super) fn new(object: Ebpf, name: &'static str) -> Self {

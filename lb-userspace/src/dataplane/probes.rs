@@ -12,7 +12,7 @@ use crate::reconcile::Size;
 
 const WORDS: usize = size_of::<ProbeEntry>() / 8;
 
-/// Which source port stands for which backend, written while a probe is under way. Each slot has one writer.
+/// Which source port stands for which backend. Each slot has one writer.
 #[derive(Debug)]
 pub struct ProbeTable(Words);
 
@@ -24,6 +24,13 @@ impl ProbeTable {
         Ok(Self(words.map_err(failed)?))
     }
 
+    /// Lets no packet through.
+    pub fn clear(&self) {
+        for slot in 0..PROBE_SLOTS as usize {
+            self.0.store(slot * WORDS, 0);
+        }
+    }
+
     /// Lets packets with this slot's source port through, to the backend that the entry names.
     pub fn arm(&self, slot: u32, entry: &ProbeEntry) {
         let start = slot as usize * WORDS;
@@ -31,11 +38,6 @@ impl ProbeTable {
         for (word, value) in entry.words().into_iter().enumerate().rev() {
             self.0.store(start + word, value);
         }
-    }
-
-    /// Stops them.
-    pub fn disarm(&self, slot: u32) {
-        self.0.store(slot as usize * WORDS, 0);
     }
 }
 

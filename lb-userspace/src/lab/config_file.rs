@@ -8,6 +8,9 @@ use std::path::Path;
 use super::address::{self, VIP_IPIP, VIP_L2};
 use super::error::LabError;
 
+/// How backends are checked: quickly, because people watch.
+const CHECK: &str = "health_check: {type: http, interval: 500ms, timeout: 300ms}";
+
 /// A backend in a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabBackend {
@@ -49,7 +52,8 @@ impl LabConfig {
              pools:\n"
         );
         for (name, forwarding, backends) in [("web", "l2", &self.web), ("tunnel", "ipip", &self.tunnel)] {
-            let _ = writeln!(text, "  - name: {name}\n    forwarding: {forwarding}\n    backends:");
+            let _ =
+                writeln!(text, "  - name: {name}\n    forwarding: {forwarding}\n    {CHECK}\n    backends:");
             for LabBackend { name, address, weight } in backends {
                 let _ = writeln!(text, "      - {{name: {name}, address: {address}, weight: {weight}}}");
             }
@@ -78,7 +82,7 @@ mod tests {
         assert!(
             text.contains("\n  - {name: web, address: 203.0.113.10, protocol: tcp, port: 80, pool: web}\n")
         );
-        assert!(text.contains("\n  - name: tunnel\n    forwarding: ipip\n    backends:\n"));
+        assert!(text.contains("\n  - name: tunnel\n    forwarding: ipip\n    health_check: {type: http, "));
         assert!(text.contains("\n      - {name: b1, address: 203.0.113.21, weight: 4}\n"));
         assert_eq!(text.matches("{name: b2, address: 203.0.113.22, weight: 1}").count(), 2);
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::address::{BALANCER, VIP_IPIP, VIP_L2};
 use super::balancer::Balancer;
@@ -21,12 +21,13 @@ use super::wait::wait_for;
 
 type Step = fn(&mut Tour, &Report) -> Result<String, LabError>;
 
-pub(super) const STEPS: [(&str, Step); 6] = [
+pub(super) const STEPS: [(&str, Step); 7] = [
     ("Start the balancer: lb run --config lb.yaml --watch", start),
     ("300 requests by curl to 203.0.113.10, forwarded by MAC rewrite (l2)", balance_l2),
     ("300 requests by curl to 203.0.113.20, forwarded in a tunnel (ipip)", balance_ipip),
     ("Edit lb.yaml: b1 gets four times the weight", change_weight),
     ("A download runs while another backend is removed from lb.yaml", remove_during_download),
+    ("A backend loses the service address, while its server runs on", lose_address),
     ("Stop the daemon", stop_daemon),
 ];
 
@@ -122,6 +123,35 @@ fn remove_during_download(tour: &mut Tour, report: &Report) -> Result<String, La
         return Err(LabError::unexpected(format!("lb status does not say that it works: {stderr}")));
     }
     Ok("a running download survived the change, complete and unharmed; replies bypass the balancer".into())
+}
+
+fn lose_address(tour: &mut Tour, report: &Report) -> Result<String, LabError> {
+    let pool = tour.config.web.clone();
+    let Some(victim) = pool.last() else { return Err(LabError::unexpected("the pool is empty")) };
+    let number = victim.name.trim_start_matches('b').parse().unwrap_or(1);
+    let address = |verb| -> Result<(), LabError> {
+        let mut command = tour.lab.command(Role::Backend(number), "ip");
+        command.args(["addr", verb, &format!("{VIP_L2}/32"), "dev", "lo"]);
+        netns::finish(command).map(drop)
+    };
+    report.detail(&format!("{}: ip addr del {VIP_L2}/32 dev lo", victim.name));
+    address("del")?;
+    let lost = Instant::now();
+    let avoided = |spread: &Spread| spread.of(&victim.name) == 0;
+    wait_until(tour, "new connections to avoid the backend", VIP_L2, SAMPLE, avoided)?;
+    report.detail(&format!(
+        "left out, and {SAMPLE} requests answered, {:.1} s later",
+        lost.elapsed().as_secs_f32()
+    ));
+    let listed = tour.balancer()?.lb(["backends"])?;
+    let why = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let why = why.lines().find(|line| line.trim_start().starts_with('!'));
+    let why = why.ok_or_else(|| LabError::unexpected("lb backends does not say why"))?;
+    report.detail(&format!("$ lb backends\n{why}"));
+    address("add")?;
+    wait_until(tour, "the backend to be used again", VIP_L2, SAMPLE, |spread| spread.of(&victim.name) > 0)?;
+    Ok("a backend that its service could not reach was found, named and left out, and came back when mended"
+        .into())
 }
 
 fn stop_daemon(tour: &mut Tour, report: &Report) -> Result<String, LabError> {

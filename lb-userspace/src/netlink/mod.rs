@@ -23,7 +23,7 @@ pub use error::{Error, RouteError};
 pub use links::{InterfaceAddress, Link, Snapshot, Xdp, XdpMode};
 pub use neighbours::{Neighbour, Neighbours};
 pub use nexthop::{Hop, NextHop, Resolution, Resolutions, Target};
-pub use probe_net::{GATE, ProbeNet, ProbeNetError};
+pub use probe_net::{GATE, ProbeNet, ProbeNetError, remove_gate};
 pub use route::Route;
 pub use watcher::{Watcher, resolve};
 

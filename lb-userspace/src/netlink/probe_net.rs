@@ -25,6 +25,8 @@ pub const GATE: &str = "lb-probe";
 const FAR_END: &str = "prober";
 /// Gateway of everything in there: an address nobody has, with a permanent neighbour entry.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
+/// The far end's own address. With its last address an interface loses its routes and neighbours.
+const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 2);
 /// MTU in there: small, so that a probe with an outer header in front fits any underlay.
 const MTU: u32 = 1280;
 
@@ -66,6 +68,7 @@ impl ProbeNet {
     /// addresses. Everything that the thread opens from now on is in there; must be called inside a tokio runtime
     /// that runs on this thread alone.
     pub async fn enter(gate: Mac, far_end: Mac) -> Result<Self, ProbeNetError> {
+        remove_gate(gate).await?;
         let outside = File::open("/proc/thread-self/ns/net").map_err(system("opening the namespace"))?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| system("making a namespace")(error.into()))?;
         quiet().map_err(system("setting up the namespace"))?;
@@ -97,6 +100,8 @@ impl ProbeNet {
         self.set(LinkUnspec::new_with_index(1).up().build(), "bringing lo up").await?;
         let inward = LinkUnspec::new_with_index(far).address(far_end.to_vec()).mtu(MTU).up();
         self.set(inward.build(), "bringing the prober's end up").await?;
+        let own = self.handle.address().add(far, IpAddr::V4(FAR_ADDRESS), 32);
+        own.execute().await.map_err(netlink("adding the prober's address"))?;
         let neighbour = self.handle.neighbours().add(far, IpAddr::V4(GATEWAY)).link_layer_address(&gate);
         let neighbour = neighbour.state(NeighbourState::Permanent);
         neighbour.execute().await.map_err(netlink("adding the gate as neighbour"))?;
@@ -104,13 +109,21 @@ impl ProbeNet {
         self.handle.route().add(route.build()).execute().await.map_err(netlink("adding the route"))
     }
 
+    /// The addresses that probes can come from.
+    pub fn addresses(&self) -> impl Iterator<Item = &Ipv4Addr> {
+        self.addresses.iter()
+    }
+
     /// Makes exactly these the addresses that probes can come from.
     pub async fn set_addresses(&mut self, wanted: &BTreeSet<Ipv4Addr>) -> Result<(), ProbeNetError> {
         let new: Vec<Ipv4Addr> = wanted.difference(&self.addresses).copied().collect();
         for address in new {
             let add = self.handle.address().add(self.far_end, IpAddr::V4(address), 32).replace();
-            add.execute().await.map_err(netlink("adding a node's address"))?;
-            self.addresses.insert(address);
+            match add.execute().await {
+                Ok(()) => drop(self.addresses.insert(address)),
+                // The others are not to suffer for it.
+                Err(source) => tracing::warn!(%address, %source, "no probes from this address"),
+            }
         }
         if self.addresses.iter().all(|address| wanted.contains(address)) {
             return Ok(());
@@ -121,7 +134,7 @@ impl ProbeNet {
         while let Some(message) = present.try_next().await.map_err(netlink("listing addresses"))? {
             let gone = super::links::InterfaceAddress::from_message(&message)
                 .map(|found| found.address)
-                .filter(|address| !wanted.contains(address));
+                .filter(|address| *address != FAR_ADDRESS && !wanted.contains(address));
             if let Some(address) = gone {
                 let removed = self.handle.address().del(message).execute().await;
                 removed.map_err(netlink("removing a node's address"))?;
@@ -147,6 +160,29 @@ impl ProbeNet {
         action: &'static str,
     ) -> Result<(), ProbeNetError> {
         self.handle.link().set(message).execute().await.map_err(netlink(action))
+    }
+}
+
+/// Removes a gate with this MAC address from the current namespace, and the veth's other end with it. A namespace lives
+/// on while connections in it are being closed, for minutes after its process has ended.
+pub async fn remove_gate(gate: Mac) -> Result<(), ProbeNetError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(system("opening netlink"))?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    let mut found = handle.link().get().match_name(GATE.to_owned()).execute();
+    let Ok(Some(message)) = found.try_next().await else { return Ok(()) };
+    let ours = LinkAttribute::Address(gate.to_vec());
+    if !message.attributes.contains(&ours) {
+        return Err(system("making the gate lb-probe")(io::ErrorKind::AlreadyExists.into()));
+    }
+    match handle.link().del(message.header.index).execute().await {
+        Err(error)
+            if handle.link().get().match_index(message.header.index).execute().try_next().await.is_ok() =>
+        {
+            Err(netlink("removing an old gate")(error))
+        }
+        // Gone by itself meanwhile, perhaps.
+        _ => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::client::Netlink;
 use super::error::Error;
 use super::event::{Change, Events};
 use super::links::Snapshot;
-use super::neighbours::Neighbours;
+use super::neighbours::{Neighbour, Neighbours};
 use super::nexthop::{Hop, Path, Resolution, Resolutions, Target};
 use super::ports::{Heard, Ports};
 use super::prober::{Command, Event, Prober};
@@ -39,6 +39,7 @@ pub struct Watcher {
     targets: watch::Sender<Vec<Target>>,
     resolutions: watch::Receiver<Arc<Resolutions>>,
     links: watch::Receiver<Arc<Snapshot>>,
+    doubts: Option<mpsc::UnboundedReceiver<Vec<Ipv4Addr>>>,
     _task: JoinSet<()>,
 }
 
@@ -54,6 +55,7 @@ struct Task {
     paths: BTreeMap<Ipv4Addr, Path>,
     resolutions: watch::Sender<Arc<Resolutions>>,
     links: watch::Sender<Arc<Snapshot>>,
+    doubts: mpsc::UnboundedSender<Vec<Ipv4Addr>>,
     /// When everything is to be read anew.
     sync_at: Instant,
     /// Not before this time.
@@ -76,6 +78,7 @@ impl Watcher {
         let (targets, targets_seen) = watch::channel(targets);
         let (resolutions, resolutions_seen) = watch::channel(Arc::default());
         let (links, links_seen) = watch::channel(Arc::default());
+        let (doubts, doubted) = mpsc::unbounded_channel();
         let (heard_sent, heard) = mpsc::channel(HEARD_QUEUE);
         let now = Instant::now();
         let mut task = Task {
@@ -91,13 +94,15 @@ impl Watcher {
             paths: BTreeMap::new(),
             resolutions,
             links,
+            doubts,
             sync_at: now,
             rest_until: now,
         };
         task.sync().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run());
-        Ok(Self { targets, resolutions: resolutions_seen, links: links_seen, _task: tasks })
+        let (resolutions, links, doubts) = (resolutions_seen, links_seen, Some(doubted));
+        Ok(Self { targets, resolutions, links, doubts, _task: tasks })
     }
 
     /// Replaces the set of targets. Of several targets with one address the last counts.
@@ -109,6 +114,12 @@ impl Watcher {
     /// missing until they have been looked at, within some 20 ms.
     pub fn resolutions(&self) -> watch::Receiver<Arc<Resolutions>> {
         self.resolutions.clone()
+    }
+
+    /// Targets whose next hop the kernel has given up, though it may still be believed in: a reason to look. Yours
+    /// alone; `None` if somebody has taken it before.
+    pub fn doubts(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Ipv4Addr>>> {
+        self.doubts.take()
     }
 
     /// The interfaces; it changes only when there is something new.
@@ -167,6 +178,11 @@ impl Task {
                     Some(neighbour) => self.neighbours.insert(hop, neighbour),
                     None => self.neighbours.remove(&hop),
                 };
+                let had = |neighbour: Option<Neighbour>| neighbour.and_then(Neighbour::mac).is_some();
+                if had(before) && !had(neighbour) {
+                    let doubted = self.paths.iter().filter(|(_, path)| path.hop() == Some(hop));
+                    let _nobody_cares = self.doubts.send(doubted.map(|(address, _)| *address).collect());
+                }
                 if before != neighbour && self.paths.values().any(|path| path.hop() == Some(hop)) {
                     self.look_after_hops(now);
                     self.publish();

@@ -152,7 +152,10 @@ struct Given<'a> {
 }
 
 /// The backends that are there, by service id and address.
-struct Known<'a>(BTreeMap<(u32, [u8; 16]), Vec<(u32, &'a BackendEntry)>>);
+struct Known<'a>(BTreeMap<Identity, Vec<(u32, &'a BackendEntry)>>);
+
+/// Service id and address.
+type Identity = (u32, [u8; 16]);
 
 impl<'a> Known<'a> {
     fn new(observed: &'a Observed) -> Self {

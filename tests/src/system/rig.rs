@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -91,6 +92,13 @@ impl Rig {
     /// Runs `lb` on the balancer.
     pub fn lb<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
         self.on(Role::Balancer, &self.binary, args)
+    }
+
+    /// `lb` on the balancer, not started yet.
+    pub fn lb_command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.lab.command(Role::Balancer, &self.binary);
+        command.args(args).env("NO_COLOR", "1");
+        command
     }
 
     /// Starts the daemon with the config file, and waits until it is in charge.
@@ -207,13 +215,15 @@ impl Rig {
         json[0]["address"].as_str().map(str::to_owned).context("no MAC address")
     }
 
-    /// What the file system has of this data plane: pins in bpffs, files in /run/lb.
+    /// What the file system has of this data plane, or of one beside it: pins in bpffs, files in /run/lb.
     pub fn left(&self) -> Vec<PathBuf> {
         let name = format!("netns-{}", self.inode);
-        let pins = Path::new("/sys/fs/bpf/lb").join(&name);
-        let files = ["json", "json.new", "sock", "pending"];
-        let files = files.iter().map(|kind| Path::new("/run/lb").join(format!("{name}.{kind}")));
-        files.chain([pins]).filter(|path| path.exists()).collect()
+        let ours = |path: &PathBuf| {
+            let found = path.file_name().and_then(OsStr::to_str).and_then(|file| file.strip_prefix(&name));
+            found.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let directories = ["/run/lb", "/sys/fs/bpf/lb"].into_iter().filter_map(|dir| fs::read_dir(dir).ok());
+        directories.flatten().flatten().map(|entry| entry.path()).filter(ours).collect()
     }
 
     /// An error unless nothing is attached, pinned or written.

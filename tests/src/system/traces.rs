@@ -1,12 +1,12 @@
 //! What a data plane could leave on a machine: settings of its network namespace, objects in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
+use aya::maps::loaded_maps;
+use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
 use lb_userspace::lab::Role;
-use serde_json::Value;
 
 use super::{Rig, until};
 
@@ -75,18 +75,21 @@ impl Kernel {
     /// The objects of what is attached now.
     pub fn of(rig: &Rig) -> anyhow::Result<Self> {
         let (link, program) = rig.attachment()?;
-        let shown =
-            bpftool(&["prog", "show", "id", &program.to_string()]).context("the program is not loaded")?;
-        let maps = shown["map_ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-        Ok(Self { link, program, maps })
+        let same = |info: &ProgramInfo| u64::from(info.id()) == program;
+        let info = loaded_programs().flatten().find(same).context("the program is not loaded")?;
+        let maps = info.map_ids().context("the program's maps")?.unwrap_or_default();
+        Ok(Self { link, program, maps: maps.into_iter().map(u64::from).collect() })
     }
 
     /// Those that still exist.
     pub fn left(&self) -> Vec<String> {
-        let maps = self.maps.iter().map(|id| ("map", *id));
-        let all = maps.chain([("link", self.link), ("prog", self.program)]);
-        let exists = |(kind, id): &(&str, u64)| bpftool(&[kind, "show", "id", &id.to_string()]).is_some();
-        all.filter(exists).map(|(kind, id)| format!("{kind} {id}")).collect()
+        let maps = loaded_maps().flatten().map(|info| u64::from(info.id()));
+        let maps = maps.filter(|id| self.maps.contains(id)).map(|id| format!("map {id}"));
+        let links = loaded_links().flatten().map(|info| u64::from(info.id()));
+        let links = links.filter(|id| *id == self.link).map(|id| format!("link {id}"));
+        let programs = loaded_programs().flatten().map(|info| u64::from(info.id()));
+        let programs = programs.filter(|id| *id == self.program).map(|id| format!("prog {id}"));
+        maps.chain(links).chain(programs).collect()
     }
 }
 
@@ -97,11 +100,4 @@ pub fn wait_gone(kernel: &Kernel) -> anyhow::Result<()> {
         anyhow::ensure!(left.is_empty(), "left: {left:?}");
         Ok(Some(()))
     })
-}
-
-/// What bpftool shows as JSON; `None` if there is no such object.
-fn bpftool(args: &[&str]) -> Option<Value> {
-    let output = Command::new("bpftool").arg("-j").args(args).output().ok()?;
-    let value: Value = serde_json::from_slice(&output.stdout).ok()?;
-    (output.status.success() && value.get("error").is_none()).then_some(value)
 }

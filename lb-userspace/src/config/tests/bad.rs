@@ -67,3 +67,8 @@ fn values() {
 fn meaning() {
     assert!(check("meaning.txt") >= 15);
 }
+
+#[test]
+fn health() {
+    assert!(check("health.txt") >= 12);
+}

@@ -3,11 +3,13 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::parse;
 use crate::config::{DEFAULT_HASH_KEY, Error, Loaded, load};
 use crate::model::{
-    Advertise, AttachMode, Forwarding, Limits, OtherPorts, Protocol, ServiceId, TunnelSource, Vip,
+    Advertise, AllDown, AttachMode, CheckKind, FailurePolicy, Forwarding, Limits, OtherPorts, Protocol,
+    Require, ServiceId, TunnelSource, Via, Vip,
 };
 
 /// The example configs, from this crate's directory.
@@ -45,6 +47,31 @@ pools:
   - {name: spare, forwarding: l2, backends: [{address: 192.0.2.9}]}
 limits: {ring_slots: 16Mi, services: 10k, backends: 64Ki, flows: 1M}
 cluster: {key_file: cluster.key}
+"#;
+
+const HEALTH: &str = r#"version: 1
+on_change: [/usr/local/bin/tell, --json]
+defaults: {health_check: {interval: 4s, timeout: 900ms, type: tcp, send: "x"}, health: {require: any}}
+services:
+  - name: web
+    address: 203.0.113.10
+    protocol: tcp
+    port: 80
+    forwarding: l2
+    all_down: reject
+    max_failed: 60%
+    min_active: 2
+    health_check: {type: https, path: /healthz, host: a.example, verify: true, ca_file: ca.pem, headers: {X-A: "b c"},
+      expected_status: [200, 300-399], expected_body: {regex: "ok|fine"}}
+    health: {hold_down: 0s, trial_share: 20%}
+    agent_check: {port: 9777, send: "lb\n"}
+    backends:
+      - {address: 192.0.2.1}
+      - {address: 192.0.2.2, backup: true, health_check: none}
+      - {address: 192.0.2.3, group: 9, health_check: {port: 8081, address: 192.0.2.103, interval: 1h}}
+      - {address: 192.0.2.4, health_check: [{type: icmp, interface: eth0}, {type: udp, expect: "\x01é"}]}
+  - {name: plain, address: 203.0.113.10, protocol: tcp, port: 81, forwarding: l2, backends: [{address: 192.0.2.1}]}
+limits: {probes: 500}
 "#;
 
 fn holds(text: &str) -> Loaded {
@@ -102,8 +129,8 @@ fn full_means_what_it_says() {
             ring_slots: Some(16 << 20),
             services: Some(10_000),
             backends: Some(65_536),
+            flows: Some(1_000_000),
             probes: None,
-            flows: Some(1_000_000)
         }
     );
 
@@ -120,7 +147,7 @@ fn full_means_what_it_says() {
 
 #[test]
 fn effective_means_the_same() {
-    for text in [MINIMAL, FULL, "version: 1\n"] {
+    for text in [MINIMAL, FULL, HEALTH, "version: 1\n"] {
         let loaded = holds(text);
         let effective = loaded.effective();
         let again = holds(&effective);
@@ -139,7 +166,7 @@ fn vip_without_advertise_stays_undecided() {
 
 #[test]
 fn examples_hold() {
-    for name in ["l2.yaml", "ipip.yaml", "full.yaml"] {
+    for name in ["l2.yaml", "ipip.yaml", "full.yaml", "health.yaml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLES).join(name);
         let loaded = load(&path).unwrap_or_else(|error| panic!("{error}"));
         assert!(loaded.warnings.is_empty(), "{name}");
@@ -183,4 +210,43 @@ fn key_files_are_found_beside_the_config() {
     fs::remove_file(&key).unwrap();
     fs::create_dir(&key).unwrap();
     assert!(matches!(load(&config), Err(Error::Invalid(errors)) if errors.list[0].code == "LB127"));
+}
+
+#[test]
+fn checks_inherit_key_by_key() {
+    let loaded = holds(HEALTH);
+    assert!(loaded.warnings.is_empty());
+    let web = &loaded.model.services[0];
+    let backends = &web.backends;
+    let seconds = Duration::from_secs;
+
+    let first = &backends[0].checks[0];
+    assert_eq!(
+        (first.via, first.timing.interval, first.timing.max_interval),
+        (Via::Service, seconds(4), seconds(30))
+    );
+    assert_eq!(first.timing.fast_interval, Duration::from_millis(200));
+    let CheckKind::Http(http) = &first.kind else { panic!("{first:?}") };
+    assert_eq!(http.expected_status, [200..=200, 300..=399]);
+    assert_eq!(http.tls.as_ref().unwrap().ca_file.as_deref(), Some("/etc/lb/ca.pem"));
+
+    assert!(backends[1].checks.is_empty());
+    let third = &backends[2].checks[0];
+    assert_eq!((&third.kind, third.via, third.port), (&first.kind, Via::Direct, Some(8081)));
+    assert_eq!((third.timing.interval, third.timing.max_interval), (seconds(3600), seconds(3600)));
+    let kinds: Vec<_> = backends[3].checks.iter().map(|check| (check.kind.name(), check.via)).collect();
+    assert_eq!(kinds, [("icmp", Via::Direct), ("udp", Via::Service)]);
+    let CheckKind::Udp(udp) = &backends[3].checks[1].kind else { panic!("{kinds:?}") };
+    assert_eq!(udp.send.as_deref(), Some(&b"x"[..]));
+
+    assert_eq!(backends.iter().map(|backend| backend.group).collect::<Vec<_>>(), [0, 1, 9, 0]);
+    assert_eq!(
+        (web.health.require, web.health.hold_down, web.health.trial_share),
+        (Require::Any, seconds(0), 20)
+    );
+    assert_eq!(web.failure, FailurePolicy { all_down: AllDown::Reject, max_failed: 60, min_active: 2 });
+    assert_eq!(web.agent.as_ref().unwrap().interval, seconds(5));
+    // A pool that says nothing gets the check of the defaults, since that has a type.
+    assert_eq!(loaded.model.services[1].backends[0].checks[0].kind.name(), "tcp");
+    assert_eq!((loaded.model.limits.probes, loaded.model.on_change.len()), (Some(500), 2));
 }

@@ -1,11 +1,13 @@
 //! Input that nobody wrote in good faith: bounded time, bounded output, never a panic.
 
+use std::fmt::Debug;
 use std::fs;
 
 use proptest::prelude::*;
 
 use super::parse;
-use crate::config::{Error, MAX_TEXT_BYTES, load};
+use crate::config::value::Reader;
+use crate::config::{Error, MAX_TEXT_BYTES, health_value as health, load};
 
 const SEED: &str = "version: 1
 interfaces: [{name: eth0, mode: auto}]
@@ -22,14 +24,21 @@ services:
 pools:
   - name: web
     forwarding: l2
+    health_check: {type: http, host: a, headers: {a: b}, expected_body: {regex: 'a|b'}, expected_status: [200, 204-299]}
+    health: {require: any, hold_down: 5s, max_hold_down: 1m, trial_share: 5%}
+    agent_check: {port: 1, send: lb}
     backends: &b
       - {address: 192.0.2.21, drain: true}
-      - {address: 192.0.2.22}
-limits: {flows: 64Ki}
+      - {address: 192.0.2.22, backup: true, health_check: {type: tcp}}
+      - {address: 192.0.2.23, group: 2, health_check: [{type: icmp, via: direct}, {type: udp, send: a, expect: b}]}
+      - {address: 192.0.2.24, health_check: {type: https, sni: a.example, verify: true, timeout: 500ms, address: 192.0.2.99}}
+defaults: {health_check: &d {interval: 1s, interface: eth0}, health: {flap_window: 1h}}
+limits: {flows: 64Ki, probes: 500}
+on_change: [/bin/tell, x]
 cluster: {key_file: cluster.key}
 ";
 
-const WORDS: [&str; 28] = [
+const WORDS: [&str; 64] = [
     "\n",
     " ",
     "  ",
@@ -58,6 +67,42 @@ const WORDS: [&str; 28] = [
     "99999999999999999999",
     "é\u{202e}",
     "pool",
+    "health_check",
+    "health",
+    "agent_check",
+    "defaults",
+    "none",
+    "type: ",
+    "icmp",
+    "https",
+    "udp",
+    "via: ",
+    "service",
+    "direct",
+    "interval: ",
+    "timeout: ",
+    "0s",
+    "1ms",
+    "1h",
+    "2",
+    "10%",
+    "101%",
+    "200-599",
+    "599-100",
+    "expected_status: ",
+    "expected_body: ",
+    "regex: ",
+    "(",
+    "headers: ",
+    "Host: ",
+    "verify: ",
+    "true",
+    "host: ",
+    "192.0.2.1",
+    "group: ",
+    "backup: ",
+    "*d",
+    "max_hold_down: ",
 ];
 
 fn first_code(text: &str) -> &'static str {
@@ -97,6 +142,68 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// What a reader takes, it takes again as this module would write it.
+fn again<T: Debug + PartialEq>(reader: &Reader<T>, text: &str, write: impl Fn(&T) -> String) {
+    if let Ok(value) = (reader.parse)(text) {
+        let written = write(&value);
+        assert_eq!((reader.parse)(&written), Ok(value), "{text:?}, written {written:?}");
+    }
+}
+
+fn read_by_all(text: &str) {
+    for reader in [
+        &health::INTERVAL,
+        &health::FAST_INTERVAL,
+        &health::TIMEOUT,
+        &health::UP_TO_HOUR,
+        &health::UP_TO_DAY,
+        &health::SECOND_TO_DAY,
+    ] {
+        again(reader, text, |value| health::written(*value));
+    }
+    for reader in [&health::THRESHOLD, &health::MIN_ACTIVE, &health::PROBES] {
+        again(reader, text, u32::to_string);
+    }
+    again(&health::GROUP, text, u8::to_string);
+    again(&health::PERCENT, text, |share| format!("{share}%"));
+    again(&health::STATUS, text, |range| format!("{}-{}", range.start(), range.end()));
+    again(&health::TYPE, text, |kind| kind.name().to_owned());
+    for reader in [
+        &health::TEXT,
+        &health::ARGUMENT,
+        &health::METHOD,
+        &health::TARGET,
+        &health::HOST,
+        &health::SNI,
+        &health::HEADER_VALUE,
+    ] {
+        again(reader, text, String::clone);
+        assert!((reader.parse)(text).is_ok_and(|value| value == text) || (reader.parse)(text).is_err());
+    }
+    let _words = ((health::VIA.parse)(text), (health::REQUIRE.parse)(text), (health::ALL_DOWN.parse)(text));
+    let _parts = (health::is_name(text), health::is_token(text));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4096) })]
+
+    #[test]
+    fn readers_of_health_take_any_text(text in prop_oneof![".{0,40}", "[-0-9smh%. ]{0,12}", "[!-~]{0,20}"]) {
+        read_by_all(&text);
+    }
+
+    #[test]
+    fn readers_of_health_take_what_is_almost_right(
+        number in prop_oneof![0..700u64, any::<u64>()],
+        other in 0..700u64,
+        unit in prop::sample::select(vec!["", "ms", "s", "m", "h", "%", "-", " s", "S"]),
+    ) {
+        read_by_all(&format!("{number}{unit}"));
+        read_by_all(&format!("{number}-{other}"));
+        read_by_all(&format!("-{number}{unit}"));
     }
 }
 

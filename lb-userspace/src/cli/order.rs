@@ -1,0 +1,40 @@
+//! `lb drain`, `lb disable`, `lb enable`: the operator's word about a backend.
+
+use std::process::ExitCode;
+
+use super::args::{Context, OrderArgs};
+use super::error::Failure;
+use super::output;
+use crate::daemon::{self, Order, Request, Saved, Word};
+
+/// Gives the word to the daemon, or does its work where none runs.
+pub(super) fn run(context: &Context, args: &OrderArgs, word: Word) -> Result<ExitCode, Failure> {
+    let instance = context.instance()?;
+    let order = Order {
+        backend: args.backend.clone(),
+        word,
+        until: args.until.map(|time| Saved::now() + time.as_secs().max(1)),
+        reason: args.reason.clone(),
+        force: args.force,
+    };
+    let meant = match daemon::request(&instance.socket, &Request::Order(order.clone()))? {
+        Some(reply) => match reply.error {
+            Some((message, true)) => return Err(Failure::bad_input(message)),
+            Some((message, false)) => return Err(Failure::failed(message)),
+            None => reply.steps,
+        },
+        None => {
+            eprintln!(
+                "no daemon runs: nothing probes, and a backend that was down stays down until `lb run`"
+            );
+            super::attach::runtime()?.block_on(daemon::order_once(&instance, &order))?
+        }
+    };
+    let done = match word {
+        Word::Drain => "draining: no new flows, flows it has stay",
+        Word::Disable => "disabled: no flows",
+        Word::Enable => "enabled: as the config and its checks say",
+    };
+    output::text(&meant.iter().map(|backend| format!("{backend} {done}\n")).collect::<String>())?;
+    Ok(ExitCode::SUCCESS)
+}

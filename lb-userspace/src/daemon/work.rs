@@ -1,0 +1,358 @@
+//! What the daemon does about each thing that happens.
+
+mod clients;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use lb_common::abi::BackendState;
+use tokio::sync::{mpsc, watch};
+
+use super::announce::Announced;
+use super::engine::places;
+use super::health::{Health, Signal};
+use super::jobs::{Job, Jobs, Purpose, Settled, settled};
+use super::overrides;
+use super::report::{reply, report, unreachable_backends};
+use super::run::Options;
+use super::targets::{Ways, ways};
+use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, gate, next_hops};
+use crate::dataplane::{Events, KernelPlane};
+use crate::health::fleet::Place;
+use crate::health::member::State;
+use crate::health::words::Way;
+use crate::model::Model;
+use crate::netlink::{Resolutions, Snapshot, Watcher, links};
+
+/// The running daemon.
+pub(super) struct Daemon {
+    engine: Engine,
+    watcher: Watcher,
+    resolutions: watch::Receiver<Arc<Resolutions>>,
+    links: watch::Receiver<Arc<Snapshot>>,
+    /// Backends whose neighbour entry is gone.
+    doubts: mpsc::UnboundedReceiver<Vec<Ipv4Addr>>,
+    /// The ways to backends when they were last looked at: what is lost since makes them suspect.
+    seen: Arc<Resolutions>,
+    health: Health,
+    ways: BTreeMap<Place, Way>,
+    /// The data plane could not follow the last decision.
+    unfollowed: bool,
+    jobs: Jobs,
+    /// Logs of the attached programs.
+    events: Vec<Events>,
+    /// Service addresses that have been announced, and where.
+    announced: Announced,
+}
+
+/// Something that has happened.
+pub(super) enum Wake {
+    Network,
+    Doubt(Vec<Ipv4Addr>),
+    Health(Signal),
+    /// An operator's word has come to its end.
+    WordsEnd,
+    Settled(Settled),
+}
+
+impl Daemon {
+    pub(super) async fn start(instance: &Instance, candidate: Candidate) -> Result<Self, Error> {
+        let interfaces = candidate.loaded.model.interfaces.clone();
+        if interfaces.is_empty() {
+            return Err(Error::NoInterfaces);
+        }
+        let mut watcher = Watcher::start(next_hops(&candidate.loaded.model)).await?;
+        let doubts = watcher.doubts().unwrap_or_else(|| mpsc::unbounded_channel().1);
+        settled(&watcher, &candidate).await;
+        let (links, resolutions) = (watcher.links(), watcher.resolutions());
+        let (snapshot, seen) = (links.borrow().clone(), resolutions.borrow().clone());
+        let known = known_states(instance);
+        let machine = Machine { links: &snapshot, resolutions: &seen };
+        let (engine, applied) = Engine::start(instance, candidate, &interfaces, machine)?;
+        report(&applied);
+        let mut health = Health::start(engine.model());
+        health.set_overrides(overrides::by_place(engine.overrides()));
+        health.set_model(engine.model(), |place| known.get(&place).copied().unwrap_or(State::Unknown));
+        let (events, ways) = (engine.events(), ways(engine.model()));
+        let (jobs, announced) = (Jobs::default(), Announced::new());
+        let mut daemon = Self {
+            engine,
+            watcher,
+            resolutions,
+            links,
+            doubts,
+            seen,
+            health,
+            ways,
+            unfollowed: false,
+            jobs,
+            events,
+            announced,
+        };
+        daemon.announce(&snapshot);
+        daemon.attend().await;
+        Ok(daemon)
+    }
+
+    /// Waits for something to happen.
+    pub(super) async fn next(&mut self) -> Wake {
+        self.begin();
+        let words_end = overrides::next_end(self.engine.overrides(), Saved::now());
+        let words_ended = async {
+            match words_end {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = words_ended => Wake::WordsEnd,
+            Ok(()) = self.resolutions.changed() => Wake::Network,
+            Ok(()) = self.links.changed() => Wake::Network,
+            Some(backends) = self.doubts.recv() => Wake::Doubt(backends),
+            signal = self.health.next() => Wake::Health(signal),
+            settled = self.jobs.settled() => Wake::Settled(settled),
+        }
+    }
+
+    /// Does what it asks for.
+    pub(super) async fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Network => self.follow().await,
+            Wake::Doubt(backends) => self.health.suspect(&backends),
+            Wake::Health(signal) => {
+                self.health.absorb(signal, &self.ways);
+                self.decide().await;
+            }
+            Wake::WordsEnd => {
+                self.expire_overrides();
+                self.decide().await;
+            }
+            Wake::Settled(settled) => self.finish(settled).await,
+        }
+    }
+
+    /// Takes the next config of the queue, if none is being worked on.
+    fn begin(&mut self) {
+        let Some(job) = self.jobs.next() else { return };
+        if let Purpose::Reload | Purpose::Apply(_) = job.purpose {
+            self.warn_of_interfaces(&job.candidate);
+        }
+        self.jobs.begin(job, &self.watcher, self.engine.model());
+    }
+
+    /// Applies the config whose next hops are known now.
+    async fn finish(&mut self, settled: Settled) {
+        let Some(Job { candidate, purpose }) = self.jobs.take() else { return };
+        let result = match settled {
+            Ok(Some(resolutions)) => {
+                let links = self.links.borrow().clone();
+                self.engine.preview(&candidate, Machine { links: &links, resolutions: &resolutions })
+            }
+            Ok(None) => self.apply(candidate).await,
+            Err(error) => Err(error),
+        };
+        match purpose {
+            Purpose::Reload => match &result {
+                Ok(applied) => report(applied),
+                Err(error) => self.refuse(error),
+            },
+            Purpose::Apply(client) => {
+                if let Ok(applied) = &result {
+                    report(applied);
+                }
+                let _client_gone = client.send(reply(result));
+            }
+            Purpose::Preview(client) => drop(client.send(reply(result))),
+        }
+    }
+
+    async fn apply(&mut self, candidate: Candidate) -> Result<Applied, Error> {
+        let (links, resolutions) = (self.links.borrow().clone(), self.resolutions.borrow().clone());
+        let applied = self.engine.apply(candidate, Machine { links: &links, resolutions: &resolutions });
+        self.watcher.set_targets(next_hops(self.engine.model()));
+        let applied = applied?;
+        self.announce(&links);
+        self.health.set_model(self.engine.model(), |_| State::Unknown);
+        self.ways = ways(self.engine.model());
+        self.attend().await;
+        Ok(applied)
+    }
+
+    /// Brings probes and decisions in line with a new model.
+    async fn attend(&mut self) {
+        let model = self.engine.model().clone();
+        self.ensure_gate(&model).await;
+        self.decide().await;
+        self.assign().await;
+    }
+
+    /// Opens the way through the services, if a model's checks want it and it is not there.
+    async fn ensure_gate(&mut self, model: &Model) {
+        if self.health.wants_gate(model) {
+            let opened = gate::open(&self.health, &mut self.engine, &self.resolutions).await;
+            self.health.open(opened);
+        }
+    }
+
+    /// Hands out the probes as they are to be made now.
+    async fn assign(&mut self) {
+        match self.engine.numbers() {
+            Ok(numbers) => {
+                let (resolutions, attached) = (self.resolutions.borrow().clone(), self.engine.attached());
+                let ways = Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached };
+                self.health.assign(&ways).await;
+            }
+            Err(error) => tracing::error!(%error, "probes not assigned"),
+        }
+    }
+
+    /// Has the data plane follow the decisions about backends.
+    async fn decide(&mut self) {
+        let decided = self.health.decide();
+        if decided.uses != *self.engine.uses() || self.unfollowed {
+            self.engine.set_uses(decided.uses);
+            let resolutions = self.resolutions.borrow().clone();
+            let followed = match links().await {
+                Ok(links) => self.engine.follow(Machine { links: &links, resolutions: &resolutions }),
+                Err(error) => Err(error.into()),
+            };
+            self.unfollowed = followed.is_err();
+            match followed {
+                Ok(changes) => tracing::debug!(?changes, "backends' states followed"),
+                Err(error) => tracing::error!(%error, "could not follow backends' states"),
+            }
+        }
+    }
+
+    /// Looks anew at the network: the watcher's last view of the interfaces may be from before our own attach.
+    async fn follow(&mut self) {
+        let resolutions = self.resolutions.borrow_and_update().clone();
+        self.links.mark_unchanged();
+        let present = match links().await {
+            Ok(links) => links,
+            Err(error) => {
+                self.unfollowed = true;
+                return tracing::error!(%error, "could not look at the interfaces");
+            }
+        };
+        match self.engine.follow(Machine { links: &present, resolutions: &resolutions }) {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                tracing::info!(?changes, "followed neighbours and interfaces");
+                self.events = self.engine.events();
+                self.announce(&present);
+                unreachable_backends(&resolutions);
+            }
+            Err(error) => {
+                self.unfollowed = true;
+                tracing::error!(%error, "could not follow neighbours and interfaces");
+            }
+        }
+        if self.health.has_lost_gate(&present) {
+            tracing::warn!("the probes' interface is gone or down: making it anew");
+            self.attend().await;
+        }
+        if self.seen != resolutions {
+            let lost = lost(&self.seen, &resolutions);
+            self.seen = resolutions;
+            // First they learn that there is no way, then they are asked for.
+            self.assign().await;
+            self.health.suspect(&lost);
+        }
+    }
+
+    /// Announces the addresses that are new, or elsewhere now (another interface or MAC address).
+    fn announce(&mut self, links: &Snapshot) {
+        let now = announce::places(&self.engine.assembled().advertised, links);
+        let fresh = now.iter().filter(|(address, place)| self.announced.get(*address) != Some(*place));
+        let fresh: Announced = fresh.map(|(address, place)| (*address, *place)).collect();
+        self.announced = now;
+        if !fresh.is_empty() {
+            tokio::spawn(announce::all(fresh));
+        }
+    }
+
+    /// Takes the config file as it is now.
+    pub(super) fn reload(&mut self, options: &Options) {
+        match Candidate::read(&options.config, false) {
+            // Touched, or written again with the same content.
+            Ok(candidate) if candidate.loaded.text == self.engine.config_text() => {
+                tracing::info!("config file unchanged");
+                if let Err(error) = self.note(None) {
+                    tracing::error!(%error, "state not saved");
+                }
+            }
+            Ok(candidate) => self.jobs.push(Job { candidate, purpose: Purpose::Reload }),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn refuse(&mut self, error: &Error) {
+        match error {
+            Error::Partly(_) => tracing::error!("new config only partly applied:\n{error}"),
+            _ => tracing::error!("new config refused, nothing changed:\n{error}"),
+        }
+        if let Err(error) = self.note(Some(error.to_string())) {
+            tracing::error!(%error, "state not saved");
+        }
+    }
+
+    fn warn_of_interfaces(&self, candidate: &Candidate) {
+        if candidate.loaded.model.interfaces != self.engine.model().interfaces {
+            tracing::warn!("interfaces changed in the config: they take effect when the daemon starts again");
+        }
+    }
+
+    /// Passes the programs' log lines on.
+    pub(super) fn flush_events(&mut self) {
+        self.events.iter_mut().for_each(Events::flush);
+    }
+
+    /// Tries again what could not be done.
+    pub(super) async fn retry(&mut self) {
+        if self.unfollowed {
+            self.decide().await;
+        }
+    }
+
+    /// Frees what is not needed any more, and opens the way of the probes if that was not possible before.
+    pub(super) async fn sweep(&mut self) {
+        if self.health.wants_gate(self.engine.model()) {
+            self.attend().await;
+        }
+        if let Err(error) = self.engine.sweep() {
+            tracing::error!(%error, "sweep");
+        }
+    }
+
+    /// Records that this process follows the config, and why the newest one was refused, if it was.
+    pub(super) fn note(&mut self, last_error: Option<String>) -> Result<(), Error> {
+        self.engine.note(Some(std::process::id()), last_error)
+    }
+
+    /// Records that nobody follows it any more, and closes the way of the probes.
+    pub(super) async fn end(&mut self) -> Result<(), Error> {
+        gate::close().await;
+        self.engine.note(None, None)
+    }
+}
+
+/// What backends were known to be before this daemon: those of a data plane that is there already.
+fn known_states(instance: &Instance) -> BTreeMap<Place, State> {
+    let observed = KernelPlane::open(&instance.pins).and_then(|plane| plane.glance());
+    let state = |state| match state {
+        BackendState::Up => State::Up,
+        BackendState::Down => State::Down,
+        BackendState::Absent | BackendState::Draining | BackendState::Retired => State::Unknown,
+    };
+    let places = observed.map(|observed| places(&observed)).unwrap_or_default();
+    places.into_iter().map(|(place, (_, found))| (place, state(found))).collect()
+}
+
+/// Backends that could be sent to before, and cannot now.
+fn lost(before: &Resolutions, now: &Resolutions) -> Vec<Ipv4Addr> {
+    let gone = |address: &&Ipv4Addr| now.get(address).is_some_and(|found| found.next_hop().is_none());
+    let could = before.iter().filter(|(_, found)| found.next_hop().is_some());
+    could.map(|(address, _)| address).filter(gone).copied().collect()
+}

@@ -1,13 +1,16 @@
 //! An XDP context as a [`Frame`].
 
-use core::ptr::{read_unaligned, read_volatile, write_unaligned};
+use core::ptr::{null_mut, read_unaligned, read_volatile, write_unaligned};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    helpers::{
+        bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    },
     programs::XdpContext,
 };
 use lb_common::datapath::Frame;
+use lb_common::wire::checksum;
 
 /// Bounds every offset for the verifier; no header of ours lies further in.
 const MAX_OFFSET: usize = 0x3fff;
@@ -47,11 +50,30 @@ impl XdpFrame {
         (start + offset + N <= end).then_some((start + offset) as *mut [u8; N])
     }
 
+    /// Length of the whole frame in bytes, all its buffers included.
     #[inline(always)]
-    fn adjust_head(&mut self, delta: i32) -> Option<()> {
-        // SAFETY: the context is the kernel's; every pointer into the packet is computed anew after this call.
-        let refused = unsafe { bpf_xdp_adjust_head(self.context.as_ptr().cast(), delta) };
-        (refused == 0).then_some(())
+    pub fn len(&self) -> usize {
+        // SAFETY: the context is the kernel's.
+        unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) as usize }
+    }
+
+    /// Copies the beginning of the frame; how many bytes.
+    #[inline(always)]
+    pub fn copy_to<const N: usize>(&self, to: &mut [u8; N]) -> u32 {
+        let len = self.len().min(N) as u32;
+        if len == 0 {
+            return 0;
+        }
+        // SAFETY: the buffer has N bytes, and `len` is at most that.
+        let refused =
+            unsafe { bpf_xdp_load_bytes(self.context.as_ptr().cast(), 0, to.as_mut_ptr().cast(), len) };
+        if refused == 0 { len } else { 0 }
+    }
+
+    /// The context, for a tail call.
+    #[inline(always)]
+    pub fn context(&self) -> &XdpContext {
+        &self.context
     }
 }
 
@@ -78,18 +100,36 @@ impl Frame for XdpFrame {
         if end - start >= len {
             return true;
         }
-        // SAFETY: the context is the kernel's.
-        let whole = unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) };
-        whole >= len as u64
+        self.len() >= len
     }
 
     #[inline(always)]
-    fn grow_front<const N: usize>(&mut self) -> Option<()> {
-        self.adjust_head(-(N as i32))
+    fn sum<const N: usize>(&self, offset: usize) -> Option<u16> {
+        let window = self.window::<N>(offset)?;
+        // SAFETY: `window` has checked that N bytes from here on are packet data; nothing is subtracted.
+        let sum = unsafe { bpf_csum_diff(null_mut(), 0, window.cast(), N as u32, 0) };
+        // The helper adds words as they lie in memory (net/core/filter.c).
+        (sum >= 0).then(|| u16::from_be(checksum::fold(sum as u32)))
     }
 
     #[inline(always)]
-    fn shrink_front<const N: usize>(&mut self) -> Option<()> {
-        self.adjust_head(N as i32)
+    fn grow_front(&mut self, by: i32) -> Option<()> {
+        // SAFETY: the context is the kernel's; every pointer into the packet is computed anew after this call.
+        let refused = unsafe { bpf_xdp_adjust_head(self.context.as_ptr().cast(), -by) };
+        (refused == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        let whole = self.len();
+        if whole == len {
+            return Some(());
+        }
+        if len > whole {
+            return None;
+        }
+        // SAFETY: the context is the kernel's; every pointer into the packet is computed anew after this call.
+        let refused = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), len as i32 - whole as i32) };
+        (refused == 0).then_some(())
     }
 }

@@ -112,8 +112,15 @@ impl BackendState {
 pub enum Method {
     /// MAC rewrite.
     L2,
-    /// IPv4 in IPv4 (RFC 2003).
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213).
     Ipip,
+    /// Generic routing encapsulation without key, checksum and sequence number (RFC 2784).
+    Gre,
+    /// Generic UDP encapsulation, variant 1: the IP packet straight behind the UDP header
+    /// (draft-ietf-intarea-gue, section 4); the same bytes as Linux' foreign-over-UDP and Katran's.
+    GueDirect,
+    /// Generic UDP encapsulation, variant 0: with its 4-byte header.
+    GueHeader,
 }
 
 impl Method {
@@ -122,6 +129,9 @@ impl Method {
         match self {
             Self::L2 => 1,
             Self::Ipip => 2,
+            Self::Gre => 3,
+            Self::GueDirect => 4,
+            Self::GueHeader => 5,
         }
     }
 
@@ -131,15 +141,80 @@ impl Method {
         match raw {
             1 => Some(Self::L2),
             2 => Some(Self::Ipip),
+            3 => Some(Self::Gre),
+            4 => Some(Self::GueDirect),
+            5 => Some(Self::GueHeader),
             _ => None,
         }
     }
+
+    /// Bytes between the outer IP header and the inner one; `None`: nothing is encapsulated.
+    #[inline(always)]
+    pub const fn shim_len(self) -> Option<u32> {
+        match self {
+            Self::L2 => None,
+            Self::Ipip => Some(0),
+            Self::Gre => Some(4),
+            Self::GueDirect => Some(8),
+            Self::GueHeader => Some(12),
+        }
+    }
+
+    /// Bytes in front of the packet for an outer header of either family.
+    #[inline(always)]
+    pub const fn overhead(self, outer_v6: bool) -> u32 {
+        match self.shim_len() {
+            None => 0,
+            Some(shim) if outer_v6 => 40 + shim,
+            Some(shim) => 20 + shim,
+        }
+    }
+}
+
+/// The way out behind the port: what an interface's own settings do not say. One word.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct Egress(pub u64);
+
+impl Egress {
+    /// `mtu`: largest IP packet on the way, in bytes; `tag`: what becomes of VLAN tags.
+    pub const fn new(mtu: u32, tag: Tag) -> Self {
+        let tag = match tag {
+            Tag::Kept => 0,
+            Tag::Vlan(id) => id,
+        };
+        Self(mtu as u64 | (tag as u64) << 32)
+    }
+
+    /// Largest IP packet on the way, outer header included, in bytes.
+    #[inline(always)]
+    pub const fn mtu(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// What becomes of VLAN tags.
+    #[inline(always)]
+    pub const fn tag(self) -> Tag {
+        match (self.0 >> 32) as u16 {
+            0 => Tag::Kept,
+            id => Tag::Vlan(id),
+        }
+    }
+}
+
+/// What becomes of a packet's VLAN tags.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tag {
+    /// They stay as they came.
+    Kept,
+    /// One 802.1Q tag with this id (1–4094) takes their place.
+    Vlan(u16),
 }
 
 /// Value of [`BACKENDS`](super::names::BACKENDS): one cache line. Userspace replaces it word by word with atomic
 /// stores; anything that would have to change together across words takes a new id instead.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
-#[repr(C, align(8))]
+#[repr(C, align(64))]
 pub struct BackendEntry {
     /// A [`NextHop`].
     pub next_hop: u64,
@@ -149,28 +224,35 @@ pub struct BackendEntry {
     pub state: u8,
     /// A [`Method`].
     pub method: u8,
-    /// Capability bits; none is defined yet.
-    pub capabilities: u16,
+    /// Bits below.
+    pub flags: u16,
+    /// An [`Egress`].
+    pub egress: u64,
     /// The backend's address: outer destination of tunnels, and its identity.
     pub address: [u8; 16],
     /// Outer source address; its low `source_bits` bits are zero here and come from the flow hash.
     pub outer_source: [u8; 16],
     /// How many low bits of the outer source come from the flow hash, 0–24.
     pub source_bits: u8,
-    /// Outer TTL.
+    /// Outer TTL or hop limit.
     pub ttl: u8,
+    /// Outer DSCP in the upper six bits; [`Self::COPY_DSCP`]: the inner packet's.
+    pub dscp: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// One's-complement sum (RFC 1071, not inverted) of the outer IPv4 header with TOS, length, checksum and the
-    /// hashed source bits zero.
+    /// hashed source bits zero; of both addresses where the outer header is IPv6.
     pub checksum: u16,
-    /// UDP destination port of UDP encapsulations; zero.
+    /// UDP destination port of UDP encapsulations.
     pub encap_port: [u8; 2],
-    /// Zero; room for later encapsulations.
-    pub room: [u8; 8],
 }
 
 impl BackendEntry {
+    /// Bit of `flags`: outer headers are IPv6.
+    pub const OUTER_V6: u16 = 1;
+    /// Value of `dscp`: outer headers have the inner packet's.
+    pub const COPY_DSCP: u8 = 0xff;
+
     /// The entry as its aligned words, in memory order.
     pub fn words(&self) -> [u64; 8] {
         zerocopy::transmute!(*self)

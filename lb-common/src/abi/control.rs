@@ -19,6 +19,12 @@ pub struct Control {
 impl Control {
     /// Some VIP wants the traffic that belongs to no service dropped: misses are looked up among the VIPs.
     pub const VIP_POLICY: u32 = 1;
+    /// Some service takes a range of ports: misses are looked up among the ranges.
+    pub const RANGES: u32 = 2;
+    /// Some service or VIP is a prefix: misses are looked up among the prefixes.
+    pub const PREFIXES: u32 = 4;
+    /// Packets are sampled.
+    pub const CAPTURE: u32 = 8;
 
     /// The hash key from its 16 bytes, little endian so that every node reads the same.
     pub const fn key_from_bytes(bytes: [u8; 16]) -> [u64; 2] {

@@ -3,6 +3,7 @@
 //! All integers are in host order unless they are byte arrays; byte arrays are in network order. Any change of a size
 //! or an offset here needs a new [`ABI_VERSION`] (the `layout` test holds the golden figures).
 
+mod admission;
 mod backend;
 mod control;
 mod flow;
@@ -11,21 +12,30 @@ mod layout;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+mod prefix;
 mod probe;
+mod quic;
 mod reason;
+mod sample;
 mod service;
 mod slot;
 
-pub use backend::{BackendCounters, BackendEntry, BackendId, BackendState, Method, NextHop, PortEntry};
+pub use admission::{AclKey, AclVerdict, BucketKey, BucketKind, Rate, RateEntry};
+pub use backend::{
+    BackendCounters, BackendEntry, BackendId, BackendState, Egress, Method, NextHop, PortEntry, Tag,
+};
 pub use control::Control;
-pub use flow::{FlowEntry, FlowKey};
+pub use flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey};
+pub use prefix::{PrefixEntry, PrefixKey, RangeKey, prefix_address};
 pub use probe::{PROBE_GATE_MAC, PROBE_PORTS, PROBE_SLOTS, PROBER_MAC, ProbeEntry, probe_slot};
+pub use quic::{QuicFormat, QuicKey};
 pub use reason::{DecapReason, REASON_SLOTS, Reason, VerdictKind};
+pub use sample::{SAMPLE_BYTES, Sample, SampleFilter};
 pub use service::{Protocol, ServiceEntry, ServiceKey, VipEntry, VipKey};
 pub use slot::{Slot, SlotState};
 
 /// Version of this ABI: pinned maps of another version are never adopted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// An IPv4 address in the 16-byte form that keys use for both families: IPv4-mapped (RFC 4291 section 2.5.5.2).
 #[inline(always)]

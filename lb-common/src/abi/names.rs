@@ -27,8 +27,32 @@ pub const REASONS: &str = "REASONS";
 /// mmapable.
 pub const PROBES: &str = "PROBES";
 
+/// [`super::PrefixEntry`] by address prefix, a longest-prefix-match trie over [`super::PrefixKey`].
+pub const PREFIXES: &str = "PREFIXES";
+/// [`super::ServiceEntry`] by port range, a longest-prefix-match trie over [`super::RangeKey`].
+pub const RANGES: &str = "RANGES";
+/// Lists of sources, a longest-prefix-match trie: [`super::AclKey`] → [`super::AclVerdict`].
+pub const ACL: &str = "ACL";
+/// Service id → [`super::RateEntry`].
+pub const RATES: &str = "RATES";
+/// `service id * 2`, and one more: the service's buckets of new flows and of packets, u64.
+pub const SERVICE_BUCKETS: &str = "SERVICE_BUCKETS";
+/// [`super::BucketKey`] → u64, LRU.
+pub const SOURCE_BUCKETS: &str = "SOURCE_BUCKETS";
+/// [`super::FragmentKey`] → [`super::FragmentEntry`], LRU.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// [`super::QuicKey`] → backend id, u32.
+pub const QUIC_IDS: &str = "QUIC_IDS";
+/// Program array: at twice a port's number the instance of [`SLOW_PROGRAM`] for that port, behind it that of
+/// [`SAMPLED_PROGRAM`].
+pub const STAGES: &str = "STAGES";
+/// A [`super::SampleFilter`].
+pub const SAMPLER: &str = "SAMPLER";
+/// Ring buffer of [`super::Sample`].
+pub const SAMPLES: &str = "SAMPLES";
+
 /// Every map of the balancer, in the order in which they are created.
-pub const BALANCER_MAPS: [&str; 12] = [
+pub const BALANCER_MAPS: [&str; 23] = [
     CONTROL,
     SERVICES,
     VIPS,
@@ -41,10 +65,25 @@ pub const BALANCER_MAPS: [&str; 12] = [
     SERVICE_DROPS,
     REASONS,
     PROBES,
+    PREFIXES,
+    RANGES,
+    ACL,
+    RATES,
+    SERVICE_BUCKETS,
+    SOURCE_BUCKETS,
+    FRAGMENTS,
+    QUIC_IDS,
+    STAGES,
+    SAMPLER,
+    SAMPLES,
 ];
 
 /// The balancer's XDP program.
 pub const BALANCER_PROGRAM: &str = "lb_balancer";
+/// The XDP program that [`BALANCER_PROGRAM`] goes on with where a packet is not of the common kind.
+pub const SLOW_PROGRAM: &str = "lb_slow";
+/// The XDP program that takes [`BALANCER_PROGRAM`]'s place while packets are sampled.
+pub const SAMPLED_PROGRAM: &str = "lb_sampled";
 /// The XDP program that takes over what the prober sends.
 pub const PROBE_PROGRAM: &str = "lb_probe";
 /// Global of both programs: number of the port it is attached to.

@@ -60,22 +60,36 @@ macro_rules! reasons {
 reasons! {
     /// Outcomes of the balancer other than a forwarded packet (those are counted per backend).
     Reason {
-        NotIpv4 = 0, Pass, "not_ipv4", "Neither IPv4 nor an ARP request for a service address.";
+        NotIp = 0, Pass, "not_ip", "Neither IP nor a question for a service address's MAC address.";
         OtherMac = 1, Pass, "other_mac", "Not addressed to this interface's MAC address (flooded or multicast).";
-        OtherProtocol = 2, Pass, "other_protocol", "IPv4, but neither TCP nor UDP.";
-        NotAService = 3, Pass, "not_a_service", "TCP or UDP for an address and port that is no service's.";
+        OtherProtocol = 2, Pass, "other_protocol", "IP, but nothing that a service takes, such as ICMP for the host.";
+        NotAService = 3, Pass, "not_a_service", "TCP, UDP or SCTP for an address and port that is no service's.";
         Malformed = 4, Drop, "malformed", "Addressed to a service address (other_ports: drop), but lengths or header fields contradict each other.";
-        Fragment = 5, Drop, "fragment", "A fragment for a service address (other_ports: drop): without ports it has no flow.";
+        Fragment = 5, Drop, "fragment", "A later fragment for a service address whose first one has not been seen before it.";
         OtherPort = 6, Drop, "other_port", "For a service address, but a port that no service has (other_ports: drop).";
         NoBackend = 7, Drop, "no_backend", "The service has no backend in the flow's slot.";
         NoNextHop = 8, Drop, "no_next_hop", "The backend's next hop (route or MAC address) is not known.";
-        TooBig = 9, Drop, "too_big", "The packet, encapsulated, does not fit the MTU of the egress interface.";
-        NoHeadroom = 10, Drop, "no_headroom", "The driver left no room in front of the packet for the outer header.";
+        TooBig = 9, Drop, "too_big", "The packet, encapsulated, does not fit the MTU of the way out, and its sender has been told often enough, or cannot be.";
+        NoHeadroom = 10, Drop, "no_headroom", "The driver left no room in front of the packet for the headers.";
         ArpAnswered = 11, Transmit, "arp_answered", "An ARP request for a service address, answered.";
-        MalformedElsewhere = 12, Pass, "malformed_elsewhere", "Malformed IPv4 that is not for a service address.";
+        MalformedElsewhere = 12, Pass, "malformed_elsewhere", "Malformed IP that is not for a service address.";
         ProbeReply = 13, Transmit, "probe_reply", "The answer to a health probe through a service's path, brought to the prober.";
         ProbeSent = 14, Transmit, "probe_sent", "A health probe, sent to its backend through the service's path.";
         StrayProbe = 15, Drop, "stray_probe", "From the prober's namespace, but no probe that is under way.";
+        NdpAnswered = 16, Transmit, "ndp_answered", "A neighbour solicitation for a service address, answered.";
+        EchoAnswered = 17, Transmit, "echo_answered", "An echo request (ping) to a service address, answered.";
+        EchoLimited = 18, Drop, "echo_limited", "An echo request beyond the rate at which a service address answers.";
+        IcmpForwarded = 19, Transmit, "icmp_forwarded", "An ICMP error about a service's flow, sent to the backend that owns the flow.";
+        IcmpElsewhere = 20, Pass, "icmp_elsewhere", "An ICMP error to a service address about a packet that is no service's.";
+        TooBigAnswered = 21, Transmit, "too_big_answered", "Too big for the way to the backend: the sender was told the MTU that fits (ICMP).";
+        Denied = 22, Drop, "denied", "The source is not admitted by the service's allow and deny lists.";
+        SourceFlowLimit = 23, Drop, "source_flow_limit", "More new flows from the source prefix than rate_limit.per_source allows.";
+        SourcePacketLimit = 24, Drop, "source_packet_limit", "More packets from the source prefix than rate_limit.per_source allows.";
+        FlowLimit = 25, Drop, "flow_limit", "More new flows than the service's rate_limit allows.";
+        PacketLimit = 26, Drop, "packet_limit", "More packets than the service's rate_limit allows.";
+        LongHeaders = 27, Drop, "long_headers", "For a service address (other_ports: drop), with more IPv6 extension headers than are looked through.";
+        NoStage = 28, Pass, "no_stage", "The program for rare packets is not in place: left to the host.";
+        NoEgress = 29, Drop, "no_egress", "The interface that the backend is behind takes no redirected packets.";
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+    /// RFC 9260; its ports lie where UDP's do.
+    Sctp,
 }
 
 impl Protocol {
@@ -21,6 +23,7 @@ impl Protocol {
         match self {
             Self::Tcp => IpProto::Tcp as u8,
             Self::Udp => IpProto::Udp as u8,
+            Self::Sctp => IpProto::Sctp as u8,
         }
     }
 
@@ -29,18 +32,21 @@ impl Protocol {
     pub const fn from_number(number: u8) -> Option<Self> {
         const TCP: u8 = IpProto::Tcp as u8;
         const UDP: u8 = IpProto::Udp as u8;
+        const SCTP: u8 = IpProto::Sctp as u8;
         match number {
             TCP => Some(Self::Tcp),
             UDP => Some(Self::Udp),
+            SCTP => Some(Self::Sctp),
             _ => None,
         }
     }
 
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -97,10 +103,31 @@ pub struct ServiceEntry {
     pub ring_size: u32,
     /// Dense id, index of its drop counters.
     pub id: u32,
-    /// None is defined yet.
+    /// Bits below.
     pub flags: u32,
+    /// Number of its list in [`ACL`](super::names::ACL), with [`Self::ACL`].
+    pub acl: u32,
+    /// A [`QuicFormat`](super::QuicFormat), with [`Self::QUIC`].
+    pub quic: u32,
     /// Zero; room for the idle times.
-    pub room: [u32; 4],
+    pub room: [u32; 2],
+}
+
+impl ServiceEntry {
+    /// Sources are looked up in the service's list.
+    pub const ACL: u32 = 1;
+    /// Sources that the list does not name are refused; otherwise they are admitted.
+    pub const ACL_ONLY: u32 = 2;
+    /// The service has limits in [`RATES`](super::names::RATES).
+    pub const RATES: u32 = 4;
+    /// UDP payloads are QUIC.
+    pub const QUIC: u32 = 8;
+
+    /// Whether a packet has to be admitted before it gets a backend.
+    #[inline(always)]
+    pub const fn guarded(&self) -> bool {
+        self.flags & (Self::ACL | Self::RATES) != 0
+    }
 }
 
 /// Key of [`VIPS`](super::names::VIPS).
@@ -144,8 +171,10 @@ pub struct VipEntry {
 }
 
 impl VipEntry {
-    /// ARP requests for the address are answered.
-    pub const ANSWER_ARP: u32 = 1;
+    /// ARP requests and neighbour solicitations for the address are answered.
+    pub const ADVERTISED: u32 = 1;
     /// TCP and UDP packets that belong to no service are dropped.
     pub const DROP_OTHER_PORTS: u32 = 2;
+    /// Echo requests are answered.
+    pub const ECHO: u32 = 4;
 }

@@ -1,31 +1,35 @@
 //! Answers ARP requests for service addresses, so that no host needs to own them.
 
-use super::{Frame, Tables};
-use crate::abi::{Reason, VipEntry, VipKey};
-use crate::wire::{
-    arp::{Operation, Packet},
-    ethernet::{self, Mac},
-};
+use super::lookup::vip_flags;
+use super::{Frame, Tables, Work};
+use crate::abi::{Control, Reason, VipEntry, mapped};
+use crate::wire::arp::{Operation, Packet};
 
-/// Turns a request for an advertised address into its answer. Announcements (sender and target the same) pass: the
-/// host's own neighbour table wants them, and nobody waits for an answer.
+/// Turns a request (at `start`) for an advertised address into its answer. Announcements (sender and target the same)
+/// pass: the host's own neighbour table wants them, and nobody waits for an answer.
 #[inline(always)]
-pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, own: Mac) -> Reason {
-    let Some(request) = frame.read(ethernet::LEN).and_then(Packet::parse) else {
-        return Reason::NotIpv4;
+pub(super) fn answer<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    control: &Control,
+    work: &Work,
+    start: usize,
+) -> Reason {
+    let Some(request) = frame.read(start).and_then(Packet::parse) else {
+        return Reason::NotIp;
     };
     if request.operation != Operation::Request || request.sender == request.target {
-        return Reason::NotIpv4;
+        return Reason::NotIp;
     }
-    match tables.vip(&VipKey::v4(request.target)) {
-        Some(vip) if vip.flags & VipEntry::ANSWER_ARP != 0 => {}
-        Some(_) | None => return Reason::NotIpv4,
+    if vip_flags(tables, control, &mapped(request.target)) & VipEntry::ADVERTISED == 0 {
+        return Reason::NotIp;
     }
-    let link =
-        ethernet::Header { destination: request.sender_mac, source: own, ether_type: ethernet::ARP }.emit();
-    let written = frame.write(ethernet::LEN, request.answer(own).emit()).and_then(|()| frame.write(0, link));
+    let [d0, d1, d2, d3, d4, d5] = request.sender_mac;
+    let [s0, s1, s2, s3, s4, s5] = work.own;
+    let link = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+    let written = frame.write(start, request.answer(work.own).emit()).and_then(|()| frame.write(0, link));
     match written {
         Some(()) => Reason::ArpAnswered,
-        None => Reason::NotIpv4,
+        None => Reason::NotIp,
     }
 }

@@ -22,13 +22,33 @@ pub(super) fn choose<T: Tables>(
     tables: &T,
     service: &ServiceEntry,
     packet: &Packet,
+    kind: Kind,
     slot: Slot,
 ) -> Option<Choice> {
     match slot.state() {
         // Whether it exists is found out when it is read.
-        SlotState::Settled => Some(Choice { id: slot.current(), new_flow: packet.kind == Kind::Opening }),
-        SlotState::Fresh | SlotState::Late => unsettled(tables, service, packet, slot),
+        SlotState::Settled => Some(Choice { id: slot.current(), new_flow: kind == Kind::Opening }),
+        SlotState::Fresh | SlotState::Late => unsettled(tables, service, packet, kind, slot),
     }
+}
+
+/// The backend of a flow of which somebody else tells, in an ICMP error: nothing is recorded, renewed or counted, as
+/// anybody can forge one.
+#[inline(always)]
+pub(super) fn owner<T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    packet: &Packet,
+    slot: Slot,
+) -> Option<BackendId> {
+    if slot.state() == SlotState::Settled {
+        return Some(slot.current());
+    }
+    let recorded = tables.flow(&packet.flow_key()).filter(|flow| flow.service == service.id);
+    let recorded = recorded.and_then(|flow| BackendId::new(flow.backend));
+    let keeps = |id: &BackendId| state(tables, *id).is_some_and(BackendState::keeps_flows);
+    let previous = || Some(slot.previous()).filter(keeps);
+    Some(recorded.filter(keeps).or_else(previous).unwrap_or(slot.current()))
 }
 
 /// In an unsettled slot a recorded flow stays where it is while its backend lives, and an unknown one that begins now
@@ -36,8 +56,14 @@ pub(super) fn choose<T: Tables>(
 /// begin, and UDP, which cannot tell, while the slot is fresh. In a late slot every live older flow has been recorded by
 /// now: unknown UDP is new, and stray TCP still goes to the previous owner, but leaves no record that would keep the
 /// slot from settling.
-#[inline(always)]
-fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slot: Slot) -> Option<Choice> {
+#[inline(never)]
+fn unsettled<T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    packet: &Packet,
+    kind: Kind,
+    slot: Slot,
+) -> Option<Choice> {
     let key = packet.flow_key();
     let now_ns = tables.now_ns();
     let present = tables.flow(&key);
@@ -51,19 +77,19 @@ fn unsettled<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet, slo
             return Some(choice);
         }
     }
-    let choice = match packet.kind {
+    let choice = match kind {
         Kind::Opening => None,
         Kind::Later => alive(tables, slot.previous(), false),
         Kind::Unknown if slot.state() == SlotState::Fresh => alive(tables, slot.previous(), known.is_none()),
         Kind::Unknown => None,
     };
-    let stray = packet.kind == Kind::Later && known.is_none() && slot.state() == SlotState::Late;
+    let stray = kind == Kind::Later && known.is_none() && slot.state() == SlotState::Late;
     if let Some(choice) = choice.filter(|_| stray) {
         return Some(choice);
     }
     let choice = match choice {
         Some(choice) => choice,
-        None => current(tables, slot, packet.kind != Kind::Later && known.is_none())?,
+        None => current(tables, slot, kind != Kind::Later && known.is_none())?,
     };
     let entry = FlowEntry {
         service: service.id,

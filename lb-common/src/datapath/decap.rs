@@ -62,7 +62,7 @@ fn strip<F: Frame, T: DecapTables>(frame: &mut F, tables: &T) -> Result<DecapRea
     if !tables.destination_allowed(&VipKey::v4(inner.destination)) {
         return Err(DecapReason::ForeignDestination);
     }
-    frame.shrink_front::<{ ipv4::LEN }>().ok_or(DecapReason::Malformed)?;
+    frame.grow_front(-(ipv4::LEN as i32)).ok_or(DecapReason::Malformed)?;
     frame.write(0, link.emit()).ok_or(DecapReason::Malformed)?;
     Ok(DecapReason::Decapsulated)
 }

@@ -33,6 +33,37 @@ pub const fn flow_v4(
     mix(mix(mix(addresses ^ first).wrapping_add(rest)) ^ last)
 }
 
+/// Hash of a flow of either family, addresses in the 16-byte form: [`flow_v4`] where the destination is IPv4.
+#[inline(always)]
+pub const fn flow(
+    key: [u64; 2],
+    source: [u8; 16],
+    destination: [u8; 16],
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    protocol: u8,
+) -> u64 {
+    let [s0, s1] = words(source);
+    let [d0, d1] = words(destination);
+    let [sp0, sp1] = source_port;
+    let [dp0, dp1] = destination_port;
+    let rest = u64::from_be_bytes([0, 0, 0, protocol, sp0, sp1, dp0, dp1]);
+    let [first, last] = key;
+    if crate::abi::unmapped(destination).is_some() {
+        let addresses = s1 << 32 | d1 & 0xffff_ffff;
+        return mix(mix(mix(addresses ^ first).wrapping_add(rest)) ^ last);
+    }
+    let source = mix(mix(s0 ^ first).wrapping_add(s1));
+    let both = mix(mix(source.wrapping_add(d0)).wrapping_add(d1));
+    mix(mix(both.wrapping_add(rest)) ^ last)
+}
+
+#[inline(always)]
+const fn words(address: [u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
+}
+
 /// Which of `size` slots a hash falls into: multiply–shift range reduction over the hash's upper half (Lemire, "Fast
 /// Random Integer Generation in an Interval", 2019), which needs no division. The lower half stays free for entropy in
 /// outer headers.

@@ -5,9 +5,11 @@ extern crate alloc;
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 use core::cell::{Cell, RefCell};
 
-use super::{DecapTables, Frame, Tables};
+use zerocopy::IntoBytes;
+
+use super::{DecapTables, Frame, Tables, Verdict, Work, process, sampled, slow};
 use crate::abi::*;
-use crate::wire::ethernet::Mac;
+use crate::wire::{checksum, ethernet::Mac};
 
 /// Bytes that XDP drivers leave in front of a packet (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h), minus the
 /// 40-byte `xdp_frame` that the kernel keeps there (include/net/xdp.h).
@@ -53,19 +55,44 @@ impl Frame for HostFrame {
         self.bytes.len() >= len
     }
 
-    fn grow_front<const N: usize>(&mut self) -> Option<()> {
-        self.headroom = self.headroom.checked_sub(N)?;
-        self.bytes.splice(0..0, vec![0; N]);
+    fn sum<const N: usize>(&self, offset: usize) -> Option<u16> {
+        self.read::<N>(offset).map(|bytes| checksum::fold(checksum::sum(&bytes)))
+    }
+
+    fn grow_front(&mut self, by: i32) -> Option<()> {
+        let bytes = by.unsigned_abs() as usize;
+        if by < 0 {
+            if self.bytes.len() < bytes + SHORTEST {
+                return None;
+            }
+            self.headroom += bytes;
+            self.bytes.drain(0..bytes);
+        } else {
+            self.headroom = self.headroom.checked_sub(bytes)?;
+            self.bytes.splice(0..0, vec![0; bytes]);
+        }
         Some(())
     }
 
-    fn shrink_front<const N: usize>(&mut self) -> Option<()> {
-        if self.bytes.len() < N + SHORTEST {
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        if len < SHORTEST || len > self.bytes.len() {
             return None;
         }
-        self.headroom += N;
-        self.bytes.drain(0..N);
+        self.bytes.truncate(len);
         Some(())
+    }
+}
+
+/// Runs a frame through all stages, as the kernel does.
+pub fn run<T: Tables>(frame: &mut HostFrame, tables: &T) -> Verdict {
+    let mut work = Work::new();
+    let verdict = match process(frame, tables, &mut work) {
+        Verdict::Sampled => sampled(frame, tables, &mut work),
+        verdict => verdict,
+    };
+    match verdict {
+        Verdict::Slow => slow(frame, tables, &mut work),
+        verdict => verdict,
     }
 }
 
@@ -76,6 +103,22 @@ pub struct HostTables {
     pub control: Control,
     /// [`Tables::service`].
     pub services: BTreeMap<ServiceKey, ServiceEntry>,
+    /// [`Tables::range`]: keys with the bits of them that count.
+    pub ranges: Vec<(RangeKey, u32, ServiceEntry)>,
+    /// [`Tables::prefix`]: addresses with their prefix length in bits of the 16-byte form.
+    pub prefixes: Vec<([u8; 16], u32, PrefixEntry)>,
+    /// [`Tables::acl`]: keys with the bits of them that count.
+    pub acl: Vec<(AclKey, u32, AclVerdict)>,
+    /// [`Tables::rates`].
+    pub rates: BTreeMap<u32, RateEntry>,
+    /// [`Tables::service_bucket`].
+    pub service_buckets: RefCell<BTreeMap<u32, u64>>,
+    /// [`Tables::bucket`].
+    pub buckets: RefCell<BTreeMap<BucketKey, u64>>,
+    /// [`Tables::fragment`].
+    pub fragments: RefCell<BTreeMap<FragmentKey, FragmentEntry>>,
+    /// [`Tables::quic_backend`].
+    pub quic: BTreeMap<QuicKey, u32>,
     /// [`Tables::vip`].
     pub vips: BTreeMap<VipKey, VipEntry>,
     /// [`Tables::slot`].
@@ -100,17 +143,87 @@ pub struct HostTables {
     pub forwarded: RefCell<BTreeMap<u32, BackendCounters>>,
 }
 
+/// The entry with the longest prefix of `key`; prefix lengths are in bits.
+fn longest<'a, K: 'a, V: 'a>(
+    entries: impl IntoIterator<Item = &'a (K, u32, V)>,
+    key: &[u8],
+    bytes: impl Fn(&'a K) -> &'a [u8],
+) -> Option<&'a V> {
+    let matches = |own: &[u8], bits: u32| {
+        (0..bits).all(|bit| {
+            let (at, mask) = (bit as usize / 8, 0x80 >> (bit % 8));
+            own.get(at).zip(key.get(at)).is_some_and(|(own, key)| (own ^ key) & mask == 0)
+        })
+    };
+    let found = entries.into_iter().filter(|(own, bits, _)| matches(bytes(own), *bits));
+    found.max_by_key(|(_, bits, _)| *bits).map(|(_, _, value)| value)
+}
+
 fn key_bytes(key: &FlowKey) -> [u8; 40] {
     zerocopy::transmute!(*key)
 }
 
 impl Tables for HostTables {
-    fn control(&self) -> Option<Control> {
-        Some(self.control)
+    fn control(&self) -> Option<&Control> {
+        Some(&self.control)
     }
 
-    fn service(&self, key: &ServiceKey) -> Option<ServiceEntry> {
-        self.services.get(key).copied()
+    fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+        self.services.get(key)
+    }
+
+    fn range(&self, key: &RangeKey) -> Option<&ServiceEntry> {
+        longest(&self.ranges, key.as_bytes(), RangeKey::as_bytes)
+    }
+
+    fn prefix(&self, address: &[u8; 16]) -> Option<PrefixEntry> {
+        longest(&self.prefixes, address, |own| own).copied()
+    }
+
+    fn quic_backend(&self, key: &QuicKey) -> Option<BackendId> {
+        self.quic.get(key).copied().and_then(BackendId::new)
+    }
+
+    fn acl(&self, key: &AclKey) -> Option<AclVerdict> {
+        longest(&self.acl, key.as_bytes(), AclKey::as_bytes).copied()
+    }
+
+    fn rates(&self, service: u32) -> Option<&RateEntry> {
+        self.rates.get(&service)
+    }
+
+    fn service_bucket(&self, index: u32) -> Option<u64> {
+        Some(self.service_buckets.borrow().get(&index).copied().unwrap_or_default())
+    }
+
+    fn set_service_bucket(&self, index: u32, time_ns: u64) {
+        self.service_buckets.borrow_mut().insert(index, time_ns);
+    }
+
+    fn add_service_bucket(&self, index: u32, time_ns: u64) {
+        *self.service_buckets.borrow_mut().entry(index).or_default() += time_ns;
+    }
+
+    fn bucket(&self, key: &BucketKey) -> Option<u64> {
+        self.buckets.borrow().get(key).copied()
+    }
+
+    fn set_bucket(&self, key: &BucketKey, time_ns: u64) {
+        self.buckets.borrow_mut().insert(*key, time_ns);
+    }
+
+    fn add_bucket(&self, key: &BucketKey, time_ns: u64) {
+        if let Some(bucket) = self.buckets.borrow_mut().get_mut(key) {
+            *bucket += time_ns;
+        }
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn record_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) {
+        self.fragments.borrow_mut().insert(*key, *entry);
     }
 
     fn vip(&self, key: &VipKey) -> Option<VipEntry> {
@@ -121,16 +234,16 @@ impl Tables for HostTables {
         self.rings.get(index as usize).copied()
     }
 
-    fn backend(&self, id: BackendId) -> Option<BackendEntry> {
-        self.backends.get(&id.get()).copied()
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
+        self.backends.get(&id.get())
     }
 
-    fn port(&self, number: u16) -> Option<PortEntry> {
-        self.ports.get(&number).copied()
+    fn port(&self, number: u16) -> Option<&PortEntry> {
+        self.ports.get(&number)
     }
 
-    fn probe(&self, slot: u32) -> Option<ProbeEntry> {
-        self.probes.get(&slot).copied()
+    fn probe(&self, slot: u32) -> Option<&ProbeEntry> {
+        self.probes.get(&slot)
     }
 
     fn ingress(&self) -> u16 {
@@ -167,7 +280,7 @@ impl Tables for HostTables {
         *self.drops.borrow_mut().entry((service, reason as u32)).or_default() += 1;
     }
 
-    fn count_forward(&self, backend: BackendId, bytes: u16, flows: u64) {
+    fn count_forward(&self, backend: BackendId, bytes: u32, flows: u64) {
         let mut forwarded = self.forwarded.borrow_mut();
         let counters = forwarded.entry(backend.get()).or_default();
         counters.packets += 1;

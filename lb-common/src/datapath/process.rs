@@ -1,10 +1,11 @@
-//! The balancer's decision about one frame, from first byte to verdict.
+//! The balancer's decision about one frame of the common kind, from first byte to verdict. What is not of that kind is
+//! left to [`slow`](super::slow).
 
-use super::choose::choose;
-use super::forward::forward;
-use super::parse::{Packet, Unparsed, parse};
-use super::{Frame, Tables, arp, hash, probe};
-use crate::abi::{Control, Reason, ServiceEntry, VerdictKind, VipEntry, VipKey};
+use super::lookup::{drops_others, service};
+use super::parse::{Ip, Packet, State, is_known, ports, read_ip, untag};
+use super::serve::serve;
+use super::{Frame, Tables, Work, probe};
+use crate::abi::{Control, Protocol, Reason, VerdictKind};
 use crate::wire::ethernet;
 
 /// What happens to a frame.
@@ -18,79 +19,96 @@ pub enum Verdict {
     Transmit,
     /// Out through the port with this number.
     Redirect(u16),
+    /// Untouched and uncounted so far: [`slow`](super::slow) decides.
+    Slow,
+    /// Untouched and uncounted so far: packets are sampled, and [`sampled`] decides.
+    Sampled,
 }
 
 /// Decides about one frame, rewrites it if it is to be sent, and counts what it did.
 #[inline(always)]
-pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let Some(own) = tables.port(tables.ingress()) else {
-        return settle(tables, Reason::NotIpv4); // nothing is configured yet
-    };
-    let Some(link) = frame.read(0).map(ethernet::Header::parse) else {
-        return settle(tables, Reason::NotIpv4);
-    };
-    // Flooded: another balancer's ARP traffic is not ours to answer.
-    if link.destination != own.mac && link.destination != ethernet::BROADCAST {
-        return settle(tables, Reason::OtherMac);
+pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> Verdict {
+    match tables.control() {
+        // In a stage of its own, so that sampling costs nothing while it is off.
+        Some(control) if control.flags & Control::CAPTURE != 0 => Verdict::Sampled,
+        Some(control) => decide(frame, tables, control, work),
+        None => settle(tables, Reason::NotIp),
     }
-    if link.ether_type == ethernet::ARP {
-        return settle(tables, arp::answer(frame, tables, own.mac));
-    }
-    match parse(frame, &link) {
-        Ok(packet) => balance(frame, tables, &packet),
-        Err(unparsed) => settle(tables, refuse(tables, unparsed)),
+}
+
+/// What [`process`] does while packets are not sampled.
+#[inline(always)]
+pub fn sampled<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> Verdict {
+    match tables.control() {
+        Some(control) => decide(frame, tables, control, work),
+        None => settle(tables, Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Packet) -> Verdict {
-    let Some(service) = tables.service(&packet.service_key()) else {
+fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, work: &mut Work) -> Verdict {
+    let (Some(own), Some(link)) = (tables.port(tables.ingress()), frame.read(0).map(ethernet::Header::parse))
+    else {
+        return settle(tables, Reason::NotIp); // nothing is configured yet, or nothing came
+    };
+    let (start, ether_type) = untag(frame, &link);
+    if link.destination != own.mac {
+        return other_station(tables, &link, ether_type);
+    }
+    if ether_type == ethernet::ARP {
+        return Verdict::Slow;
+    }
+    read_ip(frame, start, ether_type, &mut work.packet.ip);
+    let packet = &mut work.written().packet;
+    match (packet.ip.state, Protocol::from_number(packet.ip.protocol)) {
+        (State::Whole, Some(protocol)) => match ports(frame, &packet.ip, protocol) {
+            Some(ports) => {
+                packet.ports = ports;
+                balance(frame, tables, control, packet)
+            }
+            None => settle(tables, malformed(tables, control, &packet.ip)),
+        },
+        (State::First | State::Later, _) => Verdict::Slow,
+        (State::Whole, None) if is_known(&packet.ip) => Verdict::Slow,
+        _ => settle(tables, refuse(tables, control, &packet.ip)),
+    }
+}
+
+/// Flooded frames are another balancer's business, or everybody's: of those only questions for MAC addresses are ours.
+#[inline(always)]
+fn other_station<T: Tables>(tables: &T, link: &ethernet::Header, ether_type: u16) -> Verdict {
+    let question = match ether_type {
+        ethernet::ARP => link.destination == ethernet::BROADCAST,
+        ethernet::IPV6 => matches!(link.destination, [0x33, 0x33, 0xff, ..]),
+        _ => false,
+    };
+    if question { Verdict::Slow } else { settle(tables, Reason::OtherMac) }
+}
+
+#[inline(always)]
+fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, packet: &Packet) -> Verdict {
+    let Some(service) = service(tables, control, packet) else {
         return probe::reply(frame, tables, packet)
-            .unwrap_or_else(|| settle(tables, not_a_service(tables, packet)));
+            .unwrap_or_else(|| settle(tables, not_a_service(tables, control, packet)));
     };
-    match serve(frame, tables, packet, &service) {
+    match serve(frame, tables, control, packet, service) {
         Ok(verdict) => verdict,
-        Err(reason) => {
-            tables.count_drop(service.id, reason);
-            Verdict::Drop
-        }
+        // Its sender is to be told.
+        Err(Reason::TooBig) => Verdict::Slow,
+        Err(reason) => refused(tables, service.id, reason),
     }
 }
 
+/// Drops a service's packet and counts it there.
 #[inline(always)]
-fn serve<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    packet: &Packet,
-    service: &ServiceEntry,
-) -> Result<Verdict, Reason> {
-    let control = tables.control().ok_or(Reason::NoBackend)?;
-    let hash = flow_hash(&control, packet);
-    let index = service.ring_start.wrapping_add(hash::slot(hash, service.ring_size));
-    let slot = tables.slot(index).ok_or(Reason::NoBackend)?;
-    let choice = choose(tables, service, packet, slot).ok_or(Reason::NoBackend)?;
-    let backend = tables.backend(choice.id).ok_or(Reason::NoBackend)?;
-    let verdict = forward(frame, tables, packet, &backend, hash)?;
-    tables.count_forward(choice.id, packet.total_len, u64::from(choice.new_flow));
-    Ok(verdict)
-}
-
-/// The hash that places a packet's flow.
-#[inline(always)]
-pub(super) fn flow_hash(control: &Control, packet: &Packet) -> u64 {
-    hash::flow_v4(
-        control.hash_key,
-        packet.source,
-        packet.destination,
-        packet.source_port,
-        packet.destination_port,
-        packet.protocol.number(),
-    )
+pub(super) fn refused<T: Tables>(tables: &T, service: u32, reason: Reason) -> Verdict {
+    tables.count_drop(service, reason);
+    Verdict::Drop
 }
 
 /// Counts a frame that belongs to no service, and does what its reason says.
 #[inline(always)]
-fn settle<T: Tables>(tables: &T, reason: Reason) -> Verdict {
+pub(super) fn settle<T: Tables>(tables: &T, reason: Reason) -> Verdict {
     tables.count(reason);
     match reason.verdict() {
         VerdictKind::Pass => Verdict::Pass,
@@ -99,31 +117,32 @@ fn settle<T: Tables>(tables: &T, reason: Reason) -> Verdict {
     }
 }
 
-/// A whole TCP or UDP packet that no service wants.
+/// A whole packet with ports that no service wants.
 #[inline(always)]
-fn not_a_service<T: Tables>(tables: &T, packet: &Packet) -> Reason {
-    if tables.control().is_none_or(|control| control.flags & Control::VIP_POLICY == 0) {
-        return Reason::NotAService;
+pub(super) fn not_a_service<T: Tables>(tables: &T, control: &Control, packet: &Packet) -> Reason {
+    match drops_others(tables, control, &packet.ip.destination) {
+        true => Reason::OtherPort,
+        false => Reason::NotAService,
     }
-    if drops_others(tables, packet.destination) { Reason::OtherPort } else { Reason::NotAService }
 }
 
-/// Whether an address is a service's alone: what no service wants is dropped, not the host's.
+/// What is not a packet with ports passes, unless it is addressed to a service and could only do harm there.
 #[inline(always)]
-fn drops_others<T: Tables>(tables: &T, address: [u8; 4]) -> bool {
-    tables.vip(&VipKey::v4(address)).is_some_and(|vip| vip.flags & VipEntry::DROP_OTHER_PORTS != 0)
+pub(super) fn refuse<T: Tables>(tables: &T, control: &Control, ip: &Ip) -> Reason {
+    match ip.state {
+        State::NotIp => Reason::NotIp,
+        State::Truncated => Reason::MalformedElsewhere,
+        State::Malformed => malformed(tables, control, ip),
+        State::LongHeaders if drops_others(tables, control, &ip.destination) => Reason::LongHeaders,
+        State::LongHeaders | State::Whole | State::First | State::Later => Reason::OtherProtocol,
+    }
 }
 
-/// What is not a whole TCP or UDP packet passes, unless it is addressed to a service and could only do harm there.
+/// Lengths or fields that contradict each other.
 #[inline(always)]
-fn refuse<T: Tables>(tables: &T, unparsed: Unparsed) -> Reason {
-    let (destination, ours, elsewhere) = match unparsed {
-        Unparsed::NotIpv4 => return Reason::NotIpv4,
-        Unparsed::Broadcast => return Reason::OtherMac,
-        Unparsed::OtherProtocol => return Reason::OtherProtocol,
-        Unparsed::Truncated => return Reason::MalformedElsewhere,
-        Unparsed::Malformed(destination) => (destination, Reason::Malformed, Reason::MalformedElsewhere),
-        Unparsed::Fragment(destination) => (destination, Reason::Fragment, Reason::NotAService),
-    };
-    if drops_others(tables, destination) { ours } else { elsewhere }
+pub(super) fn malformed<T: Tables>(tables: &T, control: &Control, ip: &Ip) -> Reason {
+    match drops_others(tables, control, &ip.destination) {
+        true => Reason::Malformed,
+        false => Reason::MalformedElsewhere,
+    }
 }

@@ -1,29 +1,53 @@
 //! Access to the maps.
 
 use crate::abi::{
-    BackendEntry, BackendId, Control, FlowEntry, FlowKey, PortEntry, ProbeEntry, Reason, ServiceEntry,
+    AclKey, AclVerdict, BackendEntry, BackendId, BucketKey, Control, FlowEntry, FlowKey, FragmentEntry,
+    FragmentKey, PortEntry, PrefixEntry, ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry,
     ServiceKey, Slot, VipEntry, VipKey,
 };
 
-/// What the engine reads and writes besides the frame. Values are copies: nobody else's update can change them while a
-/// packet is on its way.
+/// What the engine reads and writes besides the frame. Large values are references into the maps, which would otherwise
+/// fill the BPF stack: what must not change between two looks is read once.
 pub trait Tables {
     /// Settings of the whole data plane.
-    fn control(&self) -> Option<Control>;
+    fn control(&self) -> Option<&Control>;
     /// The service with exactly this address, protocol and port.
-    fn service(&self, key: &ServiceKey) -> Option<ServiceEntry>;
+    fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry>;
+    /// The service with the smallest range of ports that has this one.
+    fn range(&self, key: &RangeKey) -> Option<&ServiceEntry>;
+    /// The longest prefix of service addresses that has this address.
+    fn prefix(&self, address: &[u8; 16]) -> Option<PrefixEntry>;
     /// What holds for a service address, whatever the port.
     fn vip(&self, key: &VipKey) -> Option<VipEntry>;
     /// A slot of the ring pool.
     fn slot(&self, index: u32) -> Option<Slot>;
     /// A backend.
-    fn backend(&self, id: BackendId) -> Option<BackendEntry>;
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry>;
     /// An interface.
-    fn port(&self, number: u16) -> Option<PortEntry>;
+    fn port(&self, number: u16) -> Option<&PortEntry>;
     /// The probe that has the source port with this [`probe_slot`](crate::abi::probe_slot).
-    fn probe(&self, slot: u32) -> Option<ProbeEntry>;
+    fn probe(&self, slot: u32) -> Option<&ProbeEntry>;
+    /// The backend that a service's QUIC server id names.
+    fn quic_backend(&self, key: &QuicKey) -> Option<BackendId>;
     /// Number of the port on which the frame came in.
     fn ingress(&self) -> u16;
+
+    /// What the longest prefix of a list says about a source.
+    fn acl(&self, key: &AclKey) -> Option<AclVerdict>;
+    /// A service's limits.
+    fn rates(&self, service: u32) -> Option<&RateEntry>;
+    /// A bucket of a service: its id times two, and one more for packets.
+    fn service_bucket(&self, index: u32) -> Option<u64>;
+    /// Sets such a bucket. May be lost.
+    fn set_service_bucket(&self, index: u32, time_ns: u64);
+    /// Adds to such a bucket; never lost.
+    fn add_service_bucket(&self, index: u32, time_ns: u64);
+    /// Any other bucket.
+    fn bucket(&self, key: &BucketKey) -> Option<u64>;
+    /// Sets it, and makes it if need be. May be lost.
+    fn set_bucket(&self, key: &BucketKey, time_ns: u64);
+    /// Adds to it, if it is there.
+    fn add_bucket(&self, key: &BucketKey, time_ns: u64);
 
     /// A recorded flow.
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
@@ -33,6 +57,10 @@ pub trait Tables {
     fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry);
     /// Sets when a recorded flow was last seen. May be lost.
     fn touch_flow(&self, key: &FlowKey, now_ns: u64);
+    /// Where the first fragment of a packet went.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
+    /// Records it, or replaces the record.
+    fn record_fragment(&self, key: &FragmentKey, entry: &FragmentEntry);
     /// Monotonic clock in nanoseconds.
     fn now_ns(&self) -> u64;
 
@@ -41,5 +69,5 @@ pub trait Tables {
     /// Counts a packet of a service that was dropped.
     fn count_drop(&self, service: u32, reason: Reason);
     /// Counts a forwarded packet of `bytes` bytes, `flows` (0 or 1) of them new flows.
-    fn count_forward(&self, backend: BackendId, bytes: u16, flows: u64);
+    fn count_forward(&self, backend: BackendId, bytes: u32, flows: u64);
 }

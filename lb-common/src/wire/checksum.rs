@@ -13,6 +13,29 @@ pub const fn halves(word: u32) -> u32 {
     (word >> 16) + (word & 0xffff)
 }
 
+/// Sum of the 16-bit words of an address in its 16-byte form. IPv4 ones count without the mapping's prefix.
+#[inline(always)]
+pub const fn address(address: [u8; 16]) -> u32 {
+    let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = address;
+    let last = halves(u32::from_be_bytes([d0, d1, d2, d3]));
+    match crate::abi::unmapped(address) {
+        Some(_) => last,
+        None => {
+            halves(u32::from_be_bytes([a0, a1, a2, a3]))
+                + halves(u32::from_be_bytes([b0, b1, b2, b3]))
+                + halves(u32::from_be_bytes([c0, c1, c2, c3]))
+                + last
+        }
+    }
+}
+
+/// The checksum field after the 16-bit words that sum to `before` have been replaced by ones that sum to `after`
+/// (RFC 1624, equation 3).
+#[inline(always)]
+pub const fn update(check: u16, before: u32, after: u32) -> u16 {
+    !fold(!check as u32 + !fold(before) as u32 + fold(after) as u32)
+}
+
 /// The checksum field for a sum of 16-bit words.
 #[inline(always)]
 pub const fn finish(sum: u32) -> u16 {
@@ -53,6 +76,19 @@ mod tests {
             let check = finish(sum(&words));
             words.extend(check.to_be_bytes());
             prop_assert_eq!(fold(sum(&words)), 0xffff);
+        }
+
+        #[test]
+        fn an_update_equals_a_full_computation(
+            mut words in proptest::collection::vec(any::<u8>(), 4..200), at in 0usize..100, new: [u8; 2],
+        ) {
+            if words.len() % 2 == 1 { words.push(0); }
+            words[0] |= 1; // a header is never all zero: 0 and 0xffff are told apart
+            let at = 2 + at * 2 % (words.len() - 2);
+            let check = finish(sum(&words));
+            let before = sum(&words[at..at + 2]);
+            words[at..at + 2].copy_from_slice(&new);
+            prop_assert_eq!(update(check, before, sum(&new)), finish(sum(&words)));
         }
 
         #[test]

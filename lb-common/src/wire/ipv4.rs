@@ -16,6 +16,9 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 /// "More fragments" and the fragment offset: any of these bits makes a packet a fragment.
 const FRAGMENT_BITS: u16 = 0x3fff;
 
+/// The fragment offset.
+const OFFSET_BITS: u16 = 0x1fff;
+
 /// A parsed header; lengths are not checked against anything.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
@@ -27,6 +30,8 @@ pub struct Header {
     pub tos: u8,
     /// Length of header and payload in bytes.
     pub total_len: u16,
+    /// Identification, common to all fragments of a packet.
+    pub id: u16,
     /// Flags and fragment offset.
     pub fragment: u16,
     /// Time to live.
@@ -43,12 +48,13 @@ impl Header {
     /// Reads the fixed part of a header.
     #[inline(always)]
     pub const fn parse(bytes: [u8; LEN]) -> Self {
-        let [vihl, tos, l0, l1, _, _, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = bytes;
+        let [vihl, tos, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = bytes;
         Self {
             version: vihl >> 4,
             header_len: (vihl & 0xf) << 2,
             tos,
             total_len: u16::from_be_bytes([l0, l1]),
+            id: u16::from_be_bytes([i0, i1]),
             fragment: u16::from_be_bytes([f0, f1]),
             ttl,
             protocol,
@@ -61,6 +67,12 @@ impl Header {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         self.fragment & FRAGMENT_BITS != 0
+    }
+
+    /// Whether this is a fragment without the beginning of its packet.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment & OFFSET_BITS != 0
     }
 
     /// Whether version, header length and total length can be true at once.
@@ -85,8 +97,10 @@ pub struct OuterTemplate {
 
 impl OuterTemplate {
     /// One's-complement sum of the header with TOS, length and checksum zero, not inverted.
-    pub fn partial_checksum(&self) -> u16 {
-        checksum::fold(checksum::sum(&self.emit(0, 0, 0, 0)))
+    #[inline(always)]
+    pub const fn partial_checksum(&self) -> u16 {
+        let fixed = 0x4500 + DONT_FRAGMENT as u32 + ((self.ttl as u32) << 8) + self.protocol as u32;
+        checksum::fold(fixed + checksum::halves(self.source) + checksum::halves(self.destination))
     }
 
     /// The header of a packet of `total_len` bytes whose source has `source_bits` added, where `partial` is
@@ -123,6 +137,7 @@ mod tests {
             header_len: 24,
             tos: 0xb9,
             total_len: 0x0102,
+            id: 0xabcd,
             fragment: 0x6007,
             ttl: 63,
             protocol: 6,

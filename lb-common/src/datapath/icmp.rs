@@ -1,0 +1,132 @@
+//! ICMP for service addresses: echo requests are answered, errors go to the backend whose flow they are about.
+
+use super::admission::take;
+use super::lookup::{service, vip_flags};
+use super::parse::{Ip, Kind, Packet, Ports, State};
+use super::process::{refused, settle};
+use super::serve::find;
+use super::work::Sending;
+use super::{Frame, Tables, Verdict, Work};
+use crate::abi::{BucketKey, BucketKind, Control, Protocol, Rate, Reason, VipEntry, mapped};
+use crate::wire::{checksum, icmp, ipv4, ipv6};
+
+/// TTL and hop limit of what is answered.
+pub(super) const TTL: u8 = 64;
+
+/// Echo replies of one service address: 1,000 a second, of which 100 may come at once.
+const ECHO_RATE: Rate = Rate { interval_ns: 1_000_000, tolerance_ns: 99_000_000 };
+
+/// Bytes of an inner packet's transport header that an error has at least (RFC 792): the ports.
+const PORTS_LEN: usize = 4;
+
+/// Turns an echo request to a service address into its reply, in place.
+#[inline(never)]
+pub(super) fn echo<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, work: &Work) -> Reason {
+    let ip = &work.packet.ip;
+    if vip_flags(tables, control, &ip.destination) & VipEntry::ECHO == 0 {
+        return Reason::OtherProtocol;
+    }
+    let key = BucketKey { kind: BucketKind::Echo as u32, address: ip.destination, ..BucketKey::default() };
+    if !take(tables, &key, ECHO_RATE, tables.now_ns()) {
+        return Reason::EchoLimited;
+    }
+    reply(frame, work).unwrap_or(Reason::NotIp)
+}
+
+#[inline(always)]
+fn reply<F: Frame>(frame: &mut F, work: &Work) -> Option<Reason> {
+    let ip = &work.packet.ip;
+    let head = icmp::Head::parse(frame.read(ip.payload)?);
+    let kind = if ip.is_v6 { icmp::V6_ECHO_REPLY } else { icmp::ECHO_REPLY };
+    let words = |kind: u8| u32::from(u16::from_be_bytes([kind, head.code]));
+    let check = checksum::update(head.checksum, words(head.kind), words(kind));
+    frame.write(ip.payload, icmp::Head { kind, checksum: check, ..head }.emit())?;
+    if ip.is_v6 {
+        let header = ipv6::Header::parse(frame.read(ip.start)?);
+        let (source, destination) = (header.destination, header.source);
+        frame.write(ip.start, ipv6::Header { hop_limit: TTL, source, destination, ..header }.emit())?;
+    } else {
+        // Addresses that change places leave the sum as it is.
+        let [ttl, protocol, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3] = frame.read(ip.start + 8)?;
+        let words = |ttl: u8| u32::from(u16::from_be_bytes([ttl, protocol]));
+        let check = checksum::update(u16::from_be_bytes([c0, c1]), words(ttl), words(TTL));
+        let [c0, c1] = check.to_be_bytes();
+        frame.write(ip.start + 8, [TTL, protocol, c0, c1, d0, d1, d2, d3, s0, s1, s2, s3])?;
+    }
+    back(frame, work)?;
+    Some(Reason::EchoAnswered)
+}
+
+/// Addresses a frame to the station that it came from.
+#[inline(always)]
+pub(super) fn back<F: Frame>(frame: &mut F, work: &Work) -> Option<()> {
+    let [d0, d1, d2, d3, d4, d5] = work.link.source;
+    let [s0, s1, s2, s3, s4, s5] = work.own;
+    frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5])
+}
+
+/// Sends an error to the backend that owns the flow of the packet that the error quotes, so that path MTU discovery
+/// works through the balancer. The quoted packet is the backend's own: service address and port are its source.
+#[inline(never)]
+pub(super) fn error<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    control: &Control,
+    work: &mut Work,
+) -> Option<Verdict> {
+    let ip = &work.packet.ip;
+    // Who asks about one address is not told about another.
+    let inner = quoted(frame, ip).filter(|inner| inner.ip.destination == ip.destination);
+    let found = inner.and_then(|inner| Some((inner, service(tables, control, &inner)?)));
+    let Some((inner, service)) = found else {
+        return Some(settle(tables, Reason::IcmpElsewhere));
+    };
+    let Some((backend, hash)) = find(tables, control, &inner, service) else {
+        return Some(refused(tables, service.id, Reason::NoBackend));
+    };
+    work.order.hash = hash;
+    work.order.service = service.id;
+    work.order.backend = backend;
+    work.order.sending = Sending::Error;
+    None
+}
+
+/// The quoted packet, as its flow's other direction: from the client to the service.
+#[inline(always)]
+fn quoted<F: Frame>(frame: &F, ip: &Ip) -> Option<Packet> {
+    let start = ip.payload + icmp::LEN;
+    let (source, destination, protocol, payload) = if ip.is_v6 {
+        let header = ipv6::Header::parse(frame.read(start)?);
+        if header.version != 6 {
+            return None;
+        }
+        (header.source, header.destination, header.next_header, start + ipv6::LEN)
+    } else {
+        let header = ipv4::Header::parse(frame.read(start)?);
+        if header.version != 4 || (header.header_len as usize) < ipv4::LEN || header.is_later_fragment() {
+            return None;
+        }
+        let payload = start + header.header_len as usize;
+        (mapped(header.source), mapped(header.destination), header.protocol, payload)
+    };
+    let protocol = Protocol::from_number(protocol)?;
+    let quoted_len = payload + PORTS_LEN - ip.start;
+    if quoted_len > ip.total_len as usize {
+        return None;
+    }
+    let [s0, s1, d0, d1] = frame.read(payload)?;
+    let inner = Ip {
+        source: destination,
+        destination: source,
+        start,
+        payload,
+        total_len: 0,
+        tos: 0,
+        protocol: protocol.number(),
+        id: 0,
+        state: State::Whole,
+        is_v6: ip.is_v6,
+    };
+    let ports = Ports { source: [d0, d1], destination: [s0, s1], protocol, kind: Kind::Later };
+    Some(Packet { ip: inner, ports })
+}

@@ -1,0 +1,69 @@
+//! What is known of a packet on its way through the engine, outside the stack.
+//!
+//! In the kernel this lies in a per-CPU map. That saves BPF stack, of which there are 512 bytes, and the verifier knows
+//! nothing about what was written there: it follows a stage once, not once per way to get to it.
+
+use core::hint::black_box;
+
+use super::parse::{Ip, Kind, Packet, Ports};
+use crate::abi::{BackendId, Protocol};
+use crate::wire::ethernet::{self, Mac};
+
+/// Memory for one packet at a time. All zeros is a valid value.
+pub struct Work {
+    pub(super) packet: Packet,
+    pub(super) order: Order,
+    /// MAC address of the interface on which the frame came in.
+    pub(super) own: Mac,
+    pub(super) link: ethernet::Header,
+}
+
+/// Where a packet goes.
+pub(super) struct Order {
+    /// Hash of the flow.
+    pub(super) hash: u64,
+    pub(super) service: u32,
+    pub(super) backend: BackendId,
+    pub(super) sending: Sending,
+}
+
+/// How a packet that has a backend is counted, and whether its sender can be told that it is too big.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum Sending {
+    /// A packet of a flow that exists.
+    Known,
+    /// One that begins a flow.
+    New,
+    /// An ICMP error about one: about errors nobody is told (RFC 1122 section 3.2.2).
+    Error,
+}
+
+impl Work {
+    /// Memory without a packet.
+    pub const fn new() -> Self {
+        let ports =
+            Ports { source: [0; 2], destination: [0; 2], protocol: Protocol::Tcp, kind: Kind::Opening };
+        Self {
+            packet: Packet { ip: Ip::NONE, ports },
+            order: Order { hash: 0, service: 0, backend: BackendId::NONE, sending: Sending::Known },
+            own: [0; 6],
+            link: ethernet::Header { destination: [0; 6], source: [0; 6], ether_type: 0 },
+        }
+    }
+
+    /// The same, but the compiler has to read from it again what it wrote.
+    #[inline(always)]
+    pub(super) fn written(&mut self) -> &mut Self {
+        black_box(self)
+    }
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// What the kernel's zeroed memory reads as.
+const _: () =
+    assert!(super::parse::State::NotIp as u8 == 0 && Kind::Opening as u8 == 0 && Sending::Known as u8 == 0);

@@ -12,6 +12,8 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+    /// RFC 9260.
+    Sctp,
 }
 
 impl Protocol {
@@ -21,6 +23,7 @@ impl Protocol {
         match self {
             Self::Tcp => IpProto::Tcp as u8,
             Self::Udp => IpProto::Udp as u8,
+            Self::Sctp => IpProto::Sctp as u8,
         }
     }
 
@@ -29,18 +32,21 @@ impl Protocol {
     pub const fn from_number(number: u8) -> Option<Self> {
         const TCP: u8 = IpProto::Tcp as u8;
         const UDP: u8 = IpProto::Udp as u8;
+        const SCTP: u8 = IpProto::Sctp as u8;
         match number {
             TCP => Some(Self::Tcp),
             UDP => Some(Self::Udp),
+            SCTP => Some(Self::Sctp),
             _ => None,
         }
     }
 
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::wire::{ethernet, ipv4};
 const TCP_LEN: u16 = 20;
 const TCP_FLAGS: usize = 13;
 const UDP_LEN: u16 = 8;
+/// The common header alone (RFC 9260 section 3.1).
+const SCTP_LEN: u16 = 12;
 
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const SYN: u8 = 0x02;
@@ -92,7 +94,7 @@ pub(super) fn parse<F: Frame>(frame: &F, link: &ethernet::Header) -> Result<Pack
     transport(frame, &ip, protocol).ok_or(Unparsed::Malformed(ip.destination))
 }
 
-/// Reads what of TCP or UDP decides; `None` if the IP packet is too short for the header.
+/// Reads what of TCP, UDP or SCTP decides; `None` if the IP packet is too short for the header.
 #[inline(always)]
 fn transport<F: Frame>(frame: &F, ip: &ipv4::Header, protocol: Protocol) -> Option<Packet> {
     let payload = ip.total_len.wrapping_sub(u16::from(ip.header_len));
@@ -108,6 +110,12 @@ fn transport<F: Frame>(frame: &F, ip: &ipv4::Header, protocol: Protocol) -> Opti
         }
         Protocol::Udp => {
             if payload < UDP_LEN {
+                return None;
+            }
+            Kind::Unknown
+        }
+        Protocol::Sctp => {
+            if payload < SCTP_LEN {
                 return None;
             }
             Kind::Unknown

@@ -70,6 +70,8 @@ fn corpus((slot, protocol, port): Probe) -> Vec<Vec<u8>> {
             reply_udp(mac(51), slot, port).payload(20),
             reply_udp(mac(51), slot, port).options(4).padded(SHORTEST),
         ],
+        // No prober speaks it.
+        Protocol::Sctp => Vec::new(),
     };
     let mut frames: Vec<_> = packets.iter().map(Packet::bytes).collect();
     // A client that is no prober, but has its port.

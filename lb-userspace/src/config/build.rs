@@ -3,12 +3,14 @@
 //! Decides nothing: what is incomplete was refused before.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::decode::At;
 use super::schema::{self, Config, Pool, Servers};
-use crate::model::{Backend, Interface, Limits, Model, OtherPorts, Service, ServiceId, Vip};
+use crate::model::{
+    Admission, Backend, Echo, Interface, Limits, Model, OtherPorts, Prefix, Service, ServiceId, Vip,
+};
 
 /// The model of a config without errors.
 pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
@@ -32,12 +34,16 @@ fn make_interface(interface: &schema::Interface) -> Option<Interface> {
 }
 
 fn make_vips(written: &[schema::Vip], services: &[Service]) -> Vec<Vip> {
-    let default = |address| Vip { address, advertise: None, other_ports: OtherPorts::default() };
-    let mut vips: BTreeMap<Ipv4Addr, Vip> =
+    let vip = |address, advertise, other_ports| {
+        let prefix = Prefix::host(address);
+        Vip { address, prefix_len: prefix.length, advertise, echo: Echo::default(), other_ports }
+    };
+    let default = |address| vip(address, None, OtherPorts::default());
+    let mut vips: BTreeMap<IpAddr, Vip> =
         services.iter().map(|service| (service.id.address, default(service.id.address))).collect();
-    for vip in written {
-        if let Some(At { value: address, .. }) = vip.address {
-            vips.insert(address, Vip { address, advertise: vip.advertise, other_ports: vip.other_ports });
+    for entry in written {
+        if let Some(At { value: address, .. }) = entry.address {
+            vips.insert(address, vip(address, entry.advertise, entry.other_ports));
         }
     }
     vips.into_values().collect()
@@ -53,17 +59,19 @@ fn make_service(service: &schema::Service, pools: &BTreeMap<&str, &Pool>) -> Opt
     backends.sort_by_key(|backend| backend.address);
     Some(Service {
         name: service.name.as_ref()?.value.clone(),
-        id: ServiceId {
-            address: service.address.as_ref()?.value,
-            protocol: service.protocol.as_ref()?.value,
-            port: service.port.as_ref()?.value,
-        },
+        id: ServiceId::single(
+            service.address.as_ref()?.value,
+            service.protocol.as_ref()?.value,
+            service.port.as_ref()?.value,
+        ),
         pool: pool.name.as_ref()?.value.clone(),
         ring_size: service.ring_size,
         backends,
         health: pool.health,
         failure: service.failure,
         agent: pool.agent.clone(),
+        quic: None,
+        admission: Admission::default(),
     })
 }
 
@@ -76,6 +84,8 @@ fn make_backend(backend: &schema::Backend, pool: &Pool) -> Option<Backend> {
         forwarding: backend.forwarding.or(pool.forwarding)?,
         mac: backend.mac,
         interface: backend.interface.clone(),
+        vlan: None,
+        server_id: None,
         group: backend.group,
         checks: backend.checks.clone().unwrap_or_else(|| Arc::clone(&pool.checks)),
     })

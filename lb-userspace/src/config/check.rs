@@ -1,7 +1,7 @@
 //! What the parts of a config mean to each other: what is unique, what refers to what, what cannot work.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::decode::{At, quoted};
 use super::diagnostic::{Findings, Report, code};
@@ -59,8 +59,8 @@ impl Unique<String> {
     }
 }
 
-impl Unique<Ipv4Addr> {
-    fn see_address(&mut self, address: Option<&At<Ipv4Addr>>, out: &mut Findings<'_>) {
+impl Unique<IpAddr> {
+    fn see_address(&mut self, address: Option<&At<IpAddr>>, out: &mut Findings<'_>) {
         if let Some(At { value, span }) = address {
             self.see(value, *span, &value.to_string(), out);
         }
@@ -150,7 +150,7 @@ fn services<'c>(config: &'c Config, pools: &mut Pools<'c>, out: &mut Findings<'_
 fn id(service: &Service) -> Option<(ServiceId, Span)> {
     let (address, protocol, port) =
         (service.address.as_ref()?, service.protocol.as_ref()?, service.port.as_ref()?);
-    Some((ServiceId { address: address.value, protocol: protocol.value, port: port.value }, port.span))
+    Some((ServiceId::single(address.value, protocol.value, port.value), port.span))
 }
 
 /// The service's pool, with what is wrong about it as this service's pool.
@@ -224,7 +224,7 @@ fn unused(config: &Config, pools: &Pools<'_>, out: &mut Findings<'_>) {
 }
 
 fn vips(config: &Config, out: &mut Findings<'_>) {
-    let used: BTreeSet<Ipv4Addr> =
+    let used: BTreeSet<IpAddr> =
         config.services.iter().filter_map(|service| Some(service.address.as_ref()?.value)).collect();
     let mut addresses = Unique::new("the vip");
     for address in config.vips.iter().filter_map(|vip| vip.address.as_ref()) {

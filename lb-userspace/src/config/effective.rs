@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use super::effective_health as health;
 use crate::model::{
     Advertise, AttachMode, Backend, Check, Forwarding, HealthPolicy, Limits, Model, OtherPorts, Service,
-    TunnelSource,
+    Tunnel, TunnelSource,
 };
 
 /// Renders the model. Every pool is written under `pools`, used ones only.
@@ -135,9 +135,11 @@ fn backend(f: &mut String, backend: &Backend, common: Forwarding, checks: &[Chec
 fn forwarding(forwarding: Forwarding) -> String {
     match forwarding {
         Forwarding::L2 => "l2".to_owned(),
-        Forwarding::Ipip { source: TunnelSource::Node } => "{type: ipip, source: auto}".to_owned(),
-        Forwarding::Ipip { source: TunnelSource::Prefix { network, length } } => {
-            format!("{{type: ipip, source: {network}/{length}}}")
+        Forwarding::Tunnel(Tunnel { source: TunnelSource::Node, .. }) => {
+            "{type: ipip, source: auto}".to_owned()
+        }
+        Forwarding::Tunnel(Tunnel { source: TunnelSource::Prefix(prefix), .. }) => {
+            format!("{{type: ipip, source: {prefix}}}")
         }
     }
 }

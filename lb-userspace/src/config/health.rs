@@ -193,9 +193,9 @@ fn check(layers: &Layers<'_>, context: &Context<'_>, out: &mut Findings<'_>) -> 
     Some(Check {
         kind,
         via,
-        address: address.map(|at| at.value.into()),
+        address: address.map(|at| at.value),
         port: plain_port.map(|at| at.value),
-        source: layers.read("source", &ADDRESS, out).map(|at| at.value.into()),
+        source: layers.read("source", &ADDRESS, out).map(|at| at.value),
         interface: interface.map(|at| at.value),
         timing: timing(layers, out),
     })

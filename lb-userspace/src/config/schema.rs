@@ -2,7 +2,7 @@
 //!
 //! A field is `None` where it is absent or was refused (and reported): later checks look at what is there.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use super::policy;
 use super::source::Span;
 use super::value::{self, ForwardingType};
 use crate::model::{
-    Advertise, AgentCheck, AttachMode, Check, FailurePolicy, Forwarding, HealthPolicy, OtherPorts, Protocol,
-    TunnelSource,
+    Advertise, AgentCheck, AttachMode, Check, Encap, FailurePolicy, Forwarding, HealthPolicy, OtherPorts,
+    Protocol, Tunnel, TunnelSource,
 };
 
 static CONFIG: Shape = Shape {
@@ -110,7 +110,7 @@ pub(super) struct Interface {
 /// An entry of `vips`.
 #[derive(Debug)]
 pub(super) struct Vip {
-    pub(super) address: Option<At<Ipv4Addr>>,
+    pub(super) address: Option<At<IpAddr>>,
     pub(super) advertise: Option<Advertise>,
     pub(super) other_ports: OtherPorts,
 }
@@ -119,7 +119,7 @@ pub(super) struct Vip {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) name: Option<At<String>>,
-    pub(super) address: Option<At<Ipv4Addr>>,
+    pub(super) address: Option<At<IpAddr>>,
     pub(super) protocol: Option<At<Protocol>>,
     pub(super) port: Option<At<u16>>,
     pub(super) ring_size: Option<u32>,
@@ -156,7 +156,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) name: Option<At<String>>,
-    pub(super) address: Option<At<Ipv4Addr>>,
+    pub(super) address: Option<At<IpAddr>>,
     pub(super) weight: u16,
     pub(super) drain: bool,
     pub(super) mac: Option<[u8; 6]>,
@@ -342,7 +342,7 @@ fn backend<'n>(
 }
 
 fn forwarding(node: &Node, out: &mut Findings<'_>) -> Option<Forwarding> {
-    let ipip = |source| Forwarding::Ipip { source };
+    let ipip = |source| Forwarding::Tunnel(Tunnel { source, ..Tunnel::new(Encap::Ipip) });
     match &node.kind {
         Kind::Map(_) => {}
         Kind::Scalar(_) => {

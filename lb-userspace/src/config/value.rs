@@ -1,9 +1,9 @@
 //! Scalars: how each kind of value is written, and which are allowed. Pure text in, value or fault out.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::source::is_unprintable;
-use crate::model::{Advertise, AttachMode, OtherPorts, Protocol, TunnelSource};
+use crate::model::{Advertise, AttachMode, OtherPorts, Prefix, Protocol, TunnelSource};
 
 /// A key file longer than this is not one.
 pub(super) const MAX_KEY_FILE_BYTES: u64 = 256;
@@ -51,7 +51,7 @@ pub(super) const NAME: Reader<String> =
 pub(super) const INTERFACE: Reader<String> =
     Reader { expected: "an interface's name: 1 to 15 bytes without spaces, `/` or `:`", parse: interface };
 pub(super) const PATH: Reader<String> = Reader { expected: "a path", parse: path };
-pub(super) const ADDRESS: Reader<Ipv4Addr> = Reader { expected: "a unicast IPv4 address", parse: address };
+pub(super) const ADDRESS: Reader<IpAddr> = Reader { expected: "a unicast IPv4 address", parse: address };
 pub(super) const PORT: Reader<u16> =
     Reader { expected: "a number from 1 to 65535", parse: |text| small(text, 1) };
 pub(super) const WEIGHT: Reader<u16> =
@@ -199,11 +199,11 @@ fn path(text: &str) -> Result<String, Fault> {
     if text.is_empty() || text.contains('\0') { Err(Fault::Value) } else { Ok(text.to_owned()) }
 }
 
-fn address(text: &str) -> Result<Ipv4Addr, Fault> {
+fn address(text: &str) -> Result<IpAddr, Fault> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(Fault::Ipv6);
     }
-    unicast(text.parse().map_err(|_| Fault::Type)?)
+    Ok(unicast(text.parse().map_err(|_| Fault::Type)?)?.into())
 }
 
 fn unicast(address: Ipv4Addr) -> Result<Ipv4Addr, Fault> {
@@ -238,7 +238,7 @@ fn tunnel_source(text: &str) -> Result<TunnelSource, Fault> {
     if Ipv4Addr::from(network.to_bits() | host_mask).is_broadcast() {
         return Err(Fault::Address("a prefix that ends in the broadcast address"));
     }
-    Ok(TunnelSource::Prefix { network, length })
+    Ok(TunnelSource::Prefix(Prefix { network: network.into(), length }))
 }
 
 fn mac(text: &str) -> Result<[u8; 6], Fault> {

@@ -3,26 +3,33 @@
 //! Pure: no I/O, no kernel, no YAML. Made by `config`, read by `reconcile`; what the machine adds (next hops,
 //! ids, memory) is not known here.
 
+mod admission;
 mod health;
 pub mod ring;
+mod service_id;
+mod tunnel;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use admission::{Admission, Prefix, Rate, RateLimits};
 pub use health::{
     AgentCheck, AllDown, BodyMatch, Check, CheckKind, Exchange, FailurePolicy, HealthPolicy, HttpCheck,
     Require, Timing, TlsCheck, Via,
 };
 pub use lb_common::abi::Protocol;
+pub use service_id::ServiceId;
+pub use tunnel::{Encap, Forwarding, GueVariant, Tunnel, TunnelSource};
 
 /// Everything one configuration asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Model {
     /// Interfaces that carry service traffic, in the config's order; at least one when run by the daemon.
     pub interfaces: Vec<Interface>,
-    /// Service addresses, one entry per distinct address, sorted by address.
+    /// Service addresses and prefixes, one entry per distinct one, sorted by address and length.
     pub vips: Vec<Vip>,
-    /// Services, sorted by (address, protocol, port); no two share that triple.
+    /// Services, sorted by what they take; no two take the same. Those that one entry of the config asked for share
+    /// its name.
     pub services: Vec<Service>,
     /// Map capacities asked for; `None` means sized from the config.
     pub limits: Limits,
@@ -53,21 +60,46 @@ pub enum AttachMode {
     Generic,
 }
 
-/// A service address and what holds for all its ports.
+/// A service address, or a prefix of them, and what holds for all its ports. Of several that contain an address the
+/// longest decides.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Vip {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Who answers ARP for it; `None`: the XDP program where the address is in an interface's subnet, else nobody.
+    /// The address; the first of a prefix.
+    pub address: IpAddr,
+    /// Length of the prefix; 32 or 128: one address.
+    pub prefix_len: u8,
+    /// Who answers ARP requests and neighbour solicitations for it; `None`: the XDP program where the address is in an
+    /// interface's subnet, else nobody.
     pub advertise: Option<Advertise>,
-    /// What happens to TCP and UDP packets for the address that belong to no service.
+    /// Whether echo requests are answered.
+    pub echo: Echo,
+    /// What happens to packets for the address that belong to no service.
     pub other_ports: OtherPorts,
+}
+
+impl Vip {
+    /// The addresses it is about.
+    pub fn prefix(&self) -> Prefix {
+        Prefix { network: self.address, length: self.prefix_len }
+    }
+}
+
+/// Whether the XDP program answers ICMP and ICMPv6 echo requests for a service address.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Echo {
+    /// While a backend of a service there may serve.
+    #[default]
+    WhileUp,
+    /// Whatever the backends do.
+    Always,
+    /// Left to the host's network stack.
+    Never,
 }
 
 /// Who attracts traffic for a service address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Advertise {
-    /// The XDP program answers ARP requests.
+    /// The XDP program answers ARP requests and neighbour solicitations.
     Arp,
     /// Routers bring the traffic.
     None,
@@ -83,27 +115,10 @@ pub enum OtherPorts {
     Pass,
 }
 
-/// Address, protocol and port that name a service. Ports are in host order.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ServiceId {
-    /// The virtual IP address.
-    pub address: Ipv4Addr,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// Destination port, 1–65535.
-    pub port: u16,
-}
-
-impl std::fmt::Display for ServiceId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}/{}", self.address, self.port, self.protocol)
-    }
-}
-
 /// One virtual service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Service {
-    /// The operator's name for it, unique.
+    /// The operator's name for it; services that one entry of the config asked for share it.
     pub name: String,
     /// What traffic it takes.
     pub id: ServiceId,
@@ -119,6 +134,41 @@ pub struct Service {
     pub failure: FailurePolicy,
     /// The agent that says how each of them wants to be used.
     pub agent: Option<AgentCheck>,
+    /// How it treats QUIC; only with UDP.
+    pub quic: Option<Quic>,
+    /// Whose packets it takes, and how many.
+    pub admission: Admission,
+}
+
+/// How a UDP service treats QUIC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Quic {
+    /// Where connection IDs that servers chose carry a server ID; `None`: they carry none.
+    pub server_id: Option<ServerIdFormat>,
+}
+
+/// How a server ID is written into a connection ID.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ServerIdFormat {
+    /// In plain text, behind the first byte (draft-ietf-quic-load-balancers).
+    Draft {
+        /// Config rotation codepoint: the first byte's upper three bits, 0–6.
+        config_id: u8,
+        /// Length of the server ID in bytes, 1–8.
+        length: u8,
+    },
+    /// Katran's: 16 bits in version 1, 24 bits in version 2.
+    Katran,
+}
+
+impl ServerIdFormat {
+    /// The server IDs that it can carry.
+    pub fn ids(self) -> std::ops::RangeInclusive<u64> {
+        match self {
+            Self::Draft { length, .. } => 0..=u64::MAX >> (64 - 8 * u32::from(length.clamp(1, 8))),
+            Self::Katran => 1..=0xff_ffff,
+        }
+    }
 }
 
 impl Service {
@@ -134,7 +184,7 @@ pub struct Backend {
     /// The operator's name for it, if any.
     pub name: Option<String>,
     /// Its address: where the packets go, and its identity in the ring.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Share of new flows relative to the others, 0–65535; 0 takes no new flows.
     pub weight: u16,
     /// Takes no new flows whatever its weight; flows it has stay.
@@ -145,6 +195,10 @@ pub struct Backend {
     pub mac: Option<[u8; 6]>,
     /// Egress interface set by hand: no route lookup.
     pub interface: Option<String>,
+    /// VLAN on the egress interface, 1–4094; `None`: that of the route, or none.
+    pub vlan: Option<u16>,
+    /// What QUIC connection IDs call it.
+    pub server_id: Option<u64>,
     /// Priority group: 0 for primaries; backups of a higher number enter after those of a lower one.
     pub group: u8,
     /// How it is checked; without checks it counts as up.
@@ -156,32 +210,6 @@ impl Backend {
     pub fn effective_weight(&self) -> u16 {
         if self.drain { 0 } else { self.weight }
     }
-}
-
-/// How a packet gets to a backend.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Forwarding {
-    /// MAC rewrite on the same segment; the packet keeps its addresses.
-    L2,
-    /// IPv4 in IPv4 (RFC 2003).
-    Ipip {
-        /// Outer source address.
-        source: TunnelSource,
-    },
-}
-
-/// Where a tunnel's outer source address comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TunnelSource {
-    /// The node's own address on the way to the backend.
-    Node,
-    /// From the flow hash, within this prefix, so that the underlay's ECMP spreads flows. It must route back here.
-    Prefix {
-        /// Network address; host bits are zero.
-        network: Ipv4Addr,
-        /// Prefix length, 8–32.
-        length: u8,
-    },
 }
 
 /// Map capacities set by hand.

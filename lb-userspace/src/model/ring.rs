@@ -1,11 +1,11 @@
 //! The Maglev lookup table (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
 //! section 3.4), weighted.
 //!
-//! A ring depends on the service's address, protocol and port, the shared key, the backends' addresses and weights, and
+//! A ring depends on the service's addresses, protocol and ports, the shared key, the backends' addresses and weights, and
 //! its size; never on the order of a list, time or the node, so that all balancers compute the same one.
 
 use std::hash::Hasher;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
@@ -28,7 +28,7 @@ pub fn default_size(backends: usize) -> u32 {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Member {
     /// Its identity.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its share relative to the others; 0: none. Only the ratios count.
     pub weight: u32,
 }
@@ -44,13 +44,19 @@ pub struct Seed {
 
 impl Seed {
     /// Offset and skip of a backend's permutation of `size` slots.
-    fn permutation(&self, address: Ipv4Addr, size: u32) -> Permutation {
+    fn permutation(&self, address: IpAddr, size: u32) -> Permutation {
+        let service = &self.service;
         let hash = |purpose: u8| {
             let mut hasher = SipHasher24::new_with_key(&self.key);
-            hasher.write(&self.service.address.to_ipv6_mapped().octets());
-            hasher.write(&self.service.port.to_be_bytes());
-            hasher.write(&[self.service.protocol.number(), purpose]);
-            hasher.write(&address.to_ipv6_mapped().octets());
+            hasher.write(&wide(service.address));
+            hasher.write(&service.port.to_be_bytes());
+            hasher.write(&[service.protocol.number(), purpose]);
+            hasher.write(&wide(address));
+            // What a single port of an IPv4 address, the oldest form, does without; the length tells the forms apart.
+            if service.address.is_ipv6() || service.is_prefix() || service.last_port != service.port {
+                hasher.write(&[u8::from(service.address.is_ipv6()), service.prefix_len]);
+                hasher.write(&service.last_port.to_be_bytes());
+            }
             hasher.finish()
         };
         let size = u64::from(size);
@@ -59,6 +65,14 @@ impl Seed {
             skip: (hash(1) % (size - 1) + 1) as u32,
             size: size as u32,
         }
+    }
+}
+
+/// An address in 16 bytes, IPv4 ones mapped (RFC 4291 section 2.5.5.2).
+fn wide(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
 
@@ -146,7 +160,7 @@ pub fn build(seed: &Seed, members: &[Member], size: u32) -> Vec<u32> {
 
 struct Turn {
     index: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     weight: u64,
     /// The round's weight at which the next turn is due.
     due: u64,
@@ -158,17 +172,17 @@ mod tests {
     use super::*;
     use crate::model::Protocol;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     const M: u32 = 65_537;
 
     fn seed() -> Seed {
-        let service =
-            ServiceId { address: Ipv4Addr::new(203, 0, 113, 10), protocol: Protocol::Tcp, port: 80 };
+        let service = ServiceId::single([203, 0, 113, 10], Protocol::Tcp, 80);
         Seed { service, key: [7; 16] }
     }
 
     fn members(n: u32, weight: impl Fn(u32) -> u32) -> Vec<Member> {
-        let address = |i: u32| Ipv4Addr::from(0xc612_0000 + i);
+        let address = |i: u32| Ipv4Addr::from(0xc612_0000 + i).into();
         (0..n).map(|i| Member { address: address(i), weight: weight(i) }).collect()
     }
 
@@ -231,8 +245,16 @@ mod tests {
         let members = members(10, |_| 1);
         let ring = build(&seed(), &members, 4093);
         let mut other = seed();
-        other.service.port = 81;
+        other.service = ServiceId::single(other.service.address, Protocol::Tcp, 81);
         assert_ne!(ring, build(&other, &members, 4093));
+        let wider = [
+            ServiceId { last_port: 81, ..seed().service },
+            ServiceId { prefix_len: 31, ..seed().service },
+            ServiceId::single(Ipv4Addr::new(203, 0, 113, 10).to_ipv6_mapped(), Protocol::Tcp, 80),
+        ];
+        let mut rings = std::collections::BTreeSet::from([ring.clone()]);
+        rings.extend(wider.map(|service| build(&Seed { service, ..seed() }, &members, 4093)));
+        assert_eq!(rings.len(), 4);
         let mut keyed = seed();
         keyed.key[0] = 8;
         assert_ne!(ring, build(&keyed, &members, 4093));
@@ -266,7 +288,7 @@ mod tests {
             let members = members(weights.len() as u32, |i| weights[i as usize]);
             let mut rotated = members.clone();
             rotated.rotate_left(shift % members.len());
-            let owner = |list: &[Member], ring: Vec<u32>| -> Vec<Ipv4Addr> {
+            let owner = |list: &[Member], ring: Vec<u32>| -> Vec<IpAddr> {
                 ring.into_iter().map(|i| list[i as usize].address).collect()
             };
             prop_assert_eq!(

@@ -45,7 +45,7 @@ impl Changes {
 fn idle_ns(protocol: u8) -> u64 {
     match Protocol::from_number(protocol) {
         Some(Protocol::Udp) => UDP_IDLE_NS,
-        Some(Protocol::Tcp) | None => TCP_IDLE_NS,
+        Some(Protocol::Tcp | Protocol::Sctp) | None => TCP_IDLE_NS,
     }
 }
 

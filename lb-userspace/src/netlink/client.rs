@@ -1,6 +1,6 @@
 //! Questions to the kernel over a netlink socket of its own. Must not keep anything between questions.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::pin::pin;
 
 use futures_util::{Stream, TryStreamExt};
@@ -62,7 +62,7 @@ impl Netlink {
 
     /// The way to `address`, through the interface `oif` where one is named. A named interface counts as
     /// having the address on link when no route through it matches (the kernel's own rule).
-    pub async fn route_to(&self, address: Ipv4Addr, oif: Option<u32>) -> Result<Route, RouteError> {
+    pub async fn route_to(&self, address: IpAddr, oif: Option<u32>) -> Result<Route, RouteError> {
         let mut answers = pin!(self.handle.route().get(route::question(address, oif)).execute());
         match answers.try_next().await {
             Ok(Some(message)) => route::answer(address, &message),

@@ -1,7 +1,7 @@
 //! Interfaces and their IPv4 addresses at one moment, as values. Must not know how they were asked for.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
@@ -30,14 +30,14 @@ pub struct Xdp {
     pub program_id: u32,
 }
 
-/// One IPv4 address of an interface.
+/// One address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
     /// The host's own address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The address whose prefix is on link: the own one, or the other end's on a point-to-point interface.
-    pub peer: Ipv4Addr,
-    /// Length of the on-link prefix, in bits, 0 to 32.
+    pub peer: IpAddr,
+    /// Length of the on-link prefix, in bits, 0 to 32 or 128.
     pub prefix_len: u8,
 }
 
@@ -68,7 +68,7 @@ pub struct Link {
     pub master: Option<u32>,
     /// Kind of a virtual interface (`veth`, `bridge`, `vlan`, …); `None` for hardware.
     pub kind: Option<String>,
-    /// Its IPv4 addresses in the kernel's order.
+    /// Its addresses in the kernel's order.
     pub addresses: Vec<InterfaceAddress>,
 }
 
@@ -80,17 +80,21 @@ pub struct Snapshot {
 
 impl InterfaceAddress {
     /// Whether `other` lies in the on-link prefix.
-    pub fn contains(&self, other: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
-        (self.peer.to_bits() ^ other.to_bits()) & mask == 0
+    pub fn contains(&self, other: IpAddr) -> bool {
+        let differing = match (self.peer, other) {
+            (IpAddr::V4(peer), IpAddr::V4(other)) => (peer.to_bits() ^ other.to_bits()).leading_zeros(),
+            (IpAddr::V6(peer), IpAddr::V6(other)) => (peer.to_bits() ^ other.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        differing >= u32::from(self.prefix_len)
     }
 
     pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
         let (mut local, mut peer) = (None, None);
         for attribute in &message.attributes {
             match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
-                AddressAttribute::Address(IpAddr::V4(address)) => peer = Some(*address),
+                AddressAttribute::Local(address) => local = Some(*address),
+                AddressAttribute::Address(address) => peer = Some(*address),
                 _ => {}
             }
         }
@@ -111,12 +115,10 @@ impl Link {
 
     /// The own address to ask `neighbour` from: one in its subnet, otherwise any; unspecified without one
     /// (RFC 5227 calls such a request a probe, and it is answered like any other).
-    pub fn source_for(&self, neighbour: Ipv4Addr) -> Ipv4Addr {
-        self.addresses
-            .iter()
-            .find(|a| a.contains(neighbour))
-            .or(self.addresses.first())
-            .map_or(Ipv4Addr::UNSPECIFIED, |a| a.address)
+    pub fn source_for(&self, neighbour: IpAddr) -> IpAddr {
+        let mut family = self.addresses.iter().filter(|a| a.address.is_ipv4() == neighbour.is_ipv4());
+        let first = family.clone().next();
+        family.find(|a| a.contains(neighbour)).or(first).map_or(unspecified(neighbour), |a| a.address)
     }
 
     fn from_message(message: &LinkMessage) -> Self {
@@ -184,13 +186,13 @@ impl Snapshot {
     }
 
     /// Whether this host owns `address`.
-    pub fn is_local(&self, address: Ipv4Addr) -> bool {
+    pub fn is_local(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.iter().flat_map(|l| &l.addresses).any(|a| a.address == address)
     }
 
     /// The interface in whose subnet `address` lies: the longest prefix, then the one that is up, then the
     /// lowest index. Subnets only: routes may still say otherwise.
-    pub fn on_link(&self, address: Ipv4Addr) -> Option<&Link> {
+    pub fn on_link(&self, address: IpAddr) -> Option<&Link> {
         self.iter()
             .flat_map(|link| link.addresses.iter().map(move |a| (a, link)))
             .filter(|(a, _)| a.contains(address))
@@ -202,6 +204,14 @@ impl Snapshot {
 impl FromIterator<Link> for Snapshot {
     fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
         Self { links: links.into_iter().map(|link| (link.ifindex, link)).collect() }
+    }
+}
+
+/// The unspecified address of the same family.
+fn unspecified(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -233,6 +243,10 @@ mod tests {
     use super::*;
     use netlink_packet_route::link::InfoKind;
 
+    fn v4(octets: [u8; 4]) -> IpAddr {
+        octets.into()
+    }
+
     fn link(ifindex: u32, name: &str, attributes: Vec<LinkAttribute>) -> LinkMessage {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
@@ -246,7 +260,7 @@ mod tests {
         let mut message = AddressMessage::default();
         message.header.index = ifindex;
         message.header.prefix_len = prefix_len;
-        message.attributes.push(AddressAttribute::Local(address.into()));
+        message.attributes.push(AddressAttribute::Local(Ipv4Addr::from(address).into()));
         message
     }
 
@@ -275,24 +289,21 @@ mod tests {
         let links = [link(2, "eth0", vec![]), link(3, "eth1", vec![])];
         let addresses = [address(2, [192, 0, 2, 1], 24), address(3, [192, 0, 2, 129], 25)];
         let snapshot = Snapshot::new(&links, &addresses);
-        let name = |last| snapshot.on_link([192, 0, 2, last].into()).map(|l| l.name.as_str());
+        let name = |last| snapshot.on_link(v4([192, 0, 2, last])).map(|l| l.name.as_str());
         assert_eq!((name(5), name(200)), (Some("eth0"), Some("eth1")));
-        assert!(snapshot.on_link([198, 51, 100, 1].into()).is_none());
-        assert!(snapshot.is_local([192, 0, 2, 129].into()) && !snapshot.is_local([192, 0, 2, 130].into()));
-        assert_eq!(
-            snapshot.by_index(3).unwrap().source_for([192, 0, 2, 5].into()),
-            Ipv4Addr::new(192, 0, 2, 129)
-        );
+        assert!(snapshot.on_link(v4([198, 51, 100, 1])).is_none());
+        assert!(snapshot.is_local(v4([192, 0, 2, 129])) && !snapshot.is_local(v4([192, 0, 2, 130])));
+        assert_eq!(snapshot.by_index(3).unwrap().source_for(v4([192, 0, 2, 5])), v4([192, 0, 2, 129]));
     }
 
     #[test]
     fn prefix_lengths_at_both_ends() {
         let at = |prefix_len| InterfaceAddress {
-            address: Ipv4Addr::new(192, 0, 2, 1),
-            peer: Ipv4Addr::new(192, 0, 2, 1),
+            address: v4([192, 0, 2, 1]),
+            peer: v4([192, 0, 2, 1]),
             prefix_len,
         };
-        assert!(at(0).contains([203, 0, 113, 9].into()));
-        assert!(at(32).contains([192, 0, 2, 1].into()) && !at(32).contains([192, 0, 2, 0].into()));
+        assert!(at(0).contains(v4([203, 0, 113, 9])));
+        assert!(at(32).contains(v4([192, 0, 2, 1])) && !at(32).contains(v4([192, 0, 2, 0])));
     }
 }

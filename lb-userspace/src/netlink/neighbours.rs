@@ -1,6 +1,7 @@
 //! The kernel's neighbour entries for IPv4, reduced to what forwarding may rely on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
@@ -51,7 +52,9 @@ impl Neighbour {
         let (mut via, mut mac) = (None, None);
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => via = Some(*address),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                    via = Some(IpAddr::from(*address));
+                }
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
                     mac = Mac::try_from(bytes.as_slice()).ok().filter(|mac| is_station(*mac));
                 }
@@ -80,14 +83,15 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    const HOP: Hop = Hop { ifindex: 2, via: Ipv4Addr::new(192, 0, 2, 9) };
+    const VIA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+    const HOP: Hop = Hop { ifindex: 2, via: IpAddr::V4(VIA) };
 
     fn message(state: NeighbourState, mac: &[u8]) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
         message.header.ifindex = HOP.ifindex;
         message.header.state = state;
-        let via = NeighbourAddress::Inet(HOP.via);
+        let via = NeighbourAddress::Inet(VIA);
         message.attributes.push(NeighbourAttribute::Destination(via));
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         message

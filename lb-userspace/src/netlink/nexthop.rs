@@ -2,7 +2,7 @@
 //! pure decisions. Must not know where any of these come from.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Mac;
 use super::error::RouteError;
@@ -14,7 +14,7 @@ use super::route::Route;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The backend's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its Ethernet address where the operator named it; then nobody is asked.
     pub mac: Option<Mac>,
     /// The interface to reach it through where the operator named it; otherwise routes decide.
@@ -27,21 +27,23 @@ pub struct Hop {
     /// The interface it is reached through.
     pub ifindex: u32,
     /// Its on-link address.
-    pub via: Ipv4Addr,
+    pub via: IpAddr,
 }
 
 /// How a packet gets to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// The egress interface.
+    /// The egress interface; where the route leads out of a VLAN device, its parent.
     pub ifindex: u32,
-    /// The on-link address ARP is done for: the target itself or its gateway.
-    pub via: Ipv4Addr,
+    /// The VLAN the frame belongs to, where the route leads out of a VLAN device.
+    pub vlan: Option<u16>,
+    /// The on-link address that is asked for: the target itself or its gateway, which may be of the other family.
+    pub via: IpAddr,
     /// Destination of the frame.
     pub mac: Mac,
     /// The host's own address the kernel would use towards the target (outer source of a tunnel);
     /// unspecified when the interface has no address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Largest layer-3 packet towards the target, in bytes: the interface's MTU or the route's smaller one.
     pub mtu: u32,
 }
@@ -56,7 +58,7 @@ pub enum Resolution {
         /// The egress interface.
         ifindex: u32,
         /// The on-link address that is being asked for.
-        via: Ipv4Addr,
+        via: IpAddr,
         /// The reason in words.
         why: String,
     },
@@ -67,14 +69,14 @@ pub enum Resolution {
 }
 
 /// The state of every target, by its address.
-pub type Resolutions = BTreeMap<Ipv4Addr, Resolution>;
+pub type Resolutions = BTreeMap<IpAddr, Resolution>;
 
 /// The way to a target as far as routes know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Path {
     Local,
     Unroutable(String),
-    Hop { hop: Hop, source: Ipv4Addr, mac: Option<Mac>, mtu: Option<u32> },
+    Hop { hop: Hop, source: IpAddr, mac: Option<Mac>, mtu: Option<u32> },
 }
 
 impl Resolution {
@@ -117,7 +119,9 @@ impl Resolution {
             .or(neighbour.and_then(Neighbour::mac));
         let mtu = mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         match mac {
-            Some(mac) => Self::Resolved(NextHop { ifindex: hop.ifindex, via: hop.via, mac, source, mtu }),
+            Some(mac) => {
+                Self::Resolved(NextHop { ifindex: hop.ifindex, vlan: None, via: hop.via, mac, source, mtu })
+            }
             None => unresolved(format!("no ARP answer from {} on {}", hop.via, link.name)),
         }
     }
@@ -200,9 +204,10 @@ fn words(error: &RouteError) -> String {
 mod tests {
     use super::super::links::InterfaceAddress;
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const LB: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const BACKEND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
+    const LB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const BACKEND: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 21));
     const OLD: Mac = [2, 0, 0, 0, 0, 1];
     const NEW: Mac = [2, 0, 0, 0, 0, 2];
     const HOP: Hop = Hop { ifindex: 2, via: BACKEND };

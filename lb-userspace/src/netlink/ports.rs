@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ async fn read(ifindex: u32, socket: Arc<ArpSocket>, heard: mpsc::Sender<Heard>) 
                     continue;
                 }
                 // When the queue is full the packet is dropped: whoever matters is asked again.
-                let hop = Hop { ifindex, via: packet.sender.into() };
+                let hop = Hop { ifindex, via: IpAddr::from(packet.sender) };
                 if let Err(mpsc::error::TrySendError::Closed(_)) =
                     heard.try_send(Heard { hop, mac: packet.sender_mac })
                 {

@@ -26,7 +26,7 @@ const FAR_END: &str = "prober";
 /// Gateway of everything in there: an address nobody has, with a permanent neighbour entry.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
 /// The far end's own address. With its last address an interface loses its routes and neighbours.
-const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 2);
+const FAR_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 0, 2));
 /// MTU in there: small, so that a probe with an outer header in front fits any underlay.
 const MTU: u32 = 1280;
 
@@ -59,7 +59,7 @@ pub enum ProbeNetError {
 pub struct ProbeNet {
     handle: Handle,
     far_end: u32,
-    addresses: BTreeSet<Ipv4Addr>,
+    addresses: BTreeSet<IpAddr>,
     _connection: JoinSet<()>,
 }
 
@@ -100,7 +100,7 @@ impl ProbeNet {
         self.set(LinkUnspec::new_with_index(1).up().build(), "bringing lo up").await?;
         let inward = LinkUnspec::new_with_index(far).address(far_end.to_vec()).mtu(MTU).up();
         self.set(inward.build(), "bringing the prober's end up").await?;
-        let own = self.handle.address().add(far, IpAddr::V4(FAR_ADDRESS), 32);
+        let own = self.handle.address().add(far, FAR_ADDRESS, 32);
         own.execute().await.map_err(netlink("adding the prober's address"))?;
         let neighbour = self.handle.neighbours().add(far, IpAddr::V4(GATEWAY)).link_layer_address(&gate);
         let neighbour = neighbour.state(NeighbourState::Permanent);
@@ -110,15 +110,15 @@ impl ProbeNet {
     }
 
     /// The addresses that probes can come from.
-    pub fn addresses(&self) -> impl Iterator<Item = &Ipv4Addr> {
+    pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
         self.addresses.iter()
     }
 
     /// Makes exactly these the addresses that probes can come from.
-    pub async fn set_addresses(&mut self, wanted: &BTreeSet<Ipv4Addr>) -> Result<(), ProbeNetError> {
-        let new: Vec<Ipv4Addr> = wanted.difference(&self.addresses).copied().collect();
+    pub async fn set_addresses(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), ProbeNetError> {
+        let new: Vec<IpAddr> = wanted.difference(&self.addresses).copied().collect();
         for address in new {
-            let add = self.handle.address().add(self.far_end, IpAddr::V4(address), 32).replace();
+            let add = self.handle.address().add(self.far_end, address, 32).replace();
             match add.execute().await {
                 Ok(()) => drop(self.addresses.insert(address)),
                 // The others are not to suffer for it.

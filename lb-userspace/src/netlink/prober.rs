@@ -176,7 +176,7 @@ mod tests {
     const NEW: Mac = [2, 0, 0, 0, 0, 2];
 
     fn hop(n: u32) -> Hop {
-        Hop { ifindex: 2, via: Ipv4Addr::from_bits(0xc000_0200 + n) }
+        Hop { ifindex: 2, via: Ipv4Addr::from_bits(0xc000_0200 + n).into() }
     }
 
     fn ms(n: u64) -> Duration {

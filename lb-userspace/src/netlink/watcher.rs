@@ -2,7 +2,7 @@
 //! decisions are made in `nexthop` and `prober`; here is only their order and their I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -39,7 +39,7 @@ pub struct Watcher {
     targets: watch::Sender<Vec<Target>>,
     resolutions: watch::Receiver<Arc<Resolutions>>,
     links: watch::Receiver<Arc<Snapshot>>,
-    doubts: Option<mpsc::UnboundedReceiver<Vec<Ipv4Addr>>>,
+    doubts: Option<mpsc::UnboundedReceiver<Vec<IpAddr>>>,
     _task: JoinSet<()>,
 }
 
@@ -52,10 +52,10 @@ struct Task {
     prober: Prober,
     snapshot: Arc<Snapshot>,
     neighbours: Neighbours,
-    paths: BTreeMap<Ipv4Addr, Path>,
+    paths: BTreeMap<IpAddr, Path>,
     resolutions: watch::Sender<Arc<Resolutions>>,
     links: watch::Sender<Arc<Snapshot>>,
-    doubts: mpsc::UnboundedSender<Vec<Ipv4Addr>>,
+    doubts: mpsc::UnboundedSender<Vec<IpAddr>>,
     /// When everything is to be read anew.
     sync_at: Instant,
     /// Not before this time.
@@ -118,7 +118,7 @@ impl Watcher {
 
     /// Targets whose next hop the kernel has given up, though it may still be believed in: a reason to look. Yours
     /// alone; `None` if somebody has taken it before.
-    pub fn doubts(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Ipv4Addr>>> {
+    pub fn doubts(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<IpAddr>>> {
         self.doubts.take()
     }
 
@@ -278,7 +278,8 @@ impl Task {
     fn ask(&self, hop: Hop, destination: Mac) {
         let Some(link) = self.snapshot.by_index(hop.ifindex) else { return };
         let Some(mac) = link.mac else { return };
-        let request = arp::request(mac, link.source_for(hop.via), hop.via);
+        let (IpAddr::V4(via), IpAddr::V4(source)) = (hop.via, link.source_for(hop.via)) else { return };
+        let request = arp::request(mac, source, via);
         // Lost like any frame can be: it is asked again, and a link's trouble is notified.
         if let Err(error) = self.ports.send(hop.ifindex, &request, destination) {
             tracing::trace!(via = %hop.via, interface = link.name, %error, "ARP request not sent");

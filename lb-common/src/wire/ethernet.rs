@@ -13,6 +13,15 @@ pub const BROADCAST: Mac = [0xff; 6];
 
 /// EtherType of IPv4.
 pub const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+/// EtherType of IPv6.
+pub const IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+/// EtherType of an 802.1Q tag.
+pub const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+/// EtherType of an outer tag (802.1ad, "QinQ").
+pub const SERVICE_VLAN: u16 = 0x88a8;
+/// Length of a VLAN tag in bytes.
+pub const TAG_LEN: usize = 4;
+
 /// EtherType of ARP.
 pub const ARP: u16 = u16::from_be(EtherType::Arp as u16);
 
@@ -47,6 +56,12 @@ impl Header {
         let [t0, t1] = self.ether_type.to_be_bytes();
         [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]
     }
+}
+
+/// Whether an EtherType announces a VLAN tag.
+#[inline(always)]
+pub const fn is_tag(ether_type: u16) -> bool {
+    ether_type == VLAN || ether_type == SERVICE_VLAN
 }
 
 #[cfg(test)]

@@ -25,11 +25,13 @@ pub enum Error {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
-    /// No ARP socket on an interface.
-    #[error("interface index {ifindex}: cannot open an ARP socket")]
-    ArpSocket {
+    /// No socket to ask neighbours on an interface.
+    #[error("interface index {ifindex}: cannot open {kind} socket")]
+    Socket {
         /// The interface.
         ifindex: u32,
+        /// What it asks by, in words.
+        kind: &'static str,
         /// What the kernel said.
         source: io::Error,
     },

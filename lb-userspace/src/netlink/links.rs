@@ -1,11 +1,14 @@
-//! Interfaces and their IPv4 addresses at one moment, as values. Must not know how they were asked for.
+//! Interfaces and their addresses at one moment, as values. Must not know how they were asked for.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+};
 
+use super::address::{self, InterfaceAddress};
 use super::{Mac, is_station};
 
 /// Where an XDP program sits.
@@ -28,17 +31,6 @@ pub struct Xdp {
     pub mode: XdpMode,
     /// The kernel's id of the program; 0 when the kernel does not say (several programs).
     pub program_id: u32,
-}
-
-/// One address of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterfaceAddress {
-    /// The host's own address.
-    pub address: IpAddr,
-    /// The address whose prefix is on link: the own one, or the other end's on a point-to-point interface.
-    pub peer: IpAddr,
-    /// Length of the on-link prefix, in bits, 0 to 32 or 128.
-    pub prefix_len: u8,
 }
 
 /// One interface.
@@ -68,6 +60,9 @@ pub struct Link {
     pub master: Option<u32>,
     /// Kind of a virtual interface (`veth`, `bridge`, `vlan`, …); `None` for hardware.
     pub kind: Option<String>,
+    /// Where it is an 802.1Q VLAN: the index of the interface under it, and the VLAN's number. Nothing for a VLAN of
+    /// another kind of tag, or over an interface of another namespace.
+    pub vlan: Option<(u32, u16)>,
     /// Its addresses in the kernel's order.
     pub addresses: Vec<InterfaceAddress>,
 }
@@ -76,31 +71,6 @@ pub struct Link {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     links: BTreeMap<u32, Link>,
-}
-
-impl InterfaceAddress {
-    /// Whether `other` lies in the on-link prefix.
-    pub fn contains(&self, other: IpAddr) -> bool {
-        let differing = match (self.peer, other) {
-            (IpAddr::V4(peer), IpAddr::V4(other)) => (peer.to_bits() ^ other.to_bits()).leading_zeros(),
-            (IpAddr::V6(peer), IpAddr::V6(other)) => (peer.to_bits() ^ other.to_bits()).leading_zeros(),
-            _ => return false,
-        };
-        differing >= u32::from(self.prefix_len)
-    }
-
-    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
-        let (mut local, mut peer) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Local(address) => local = Some(*address),
-                AddressAttribute::Address(address) => peer = Some(*address),
-                _ => {}
-            }
-        }
-        let address = local.or(peer)?;
-        Some(Self { address, peer: peer.unwrap_or(address), prefix_len: message.header.prefix_len })
-    }
 }
 
 impl Link {
@@ -113,12 +83,15 @@ impl Link {
         }
     }
 
-    /// The own address to ask `neighbour` from: one in its subnet, otherwise any; unspecified without one
-    /// (RFC 5227 calls such a request a probe, and it is answered like any other).
-    pub fn source_for(&self, neighbour: IpAddr) -> IpAddr {
-        let mut family = self.addresses.iter().filter(|a| a.address.is_ipv4() == neighbour.is_ipv4());
-        let first = family.clone().next();
-        family.find(|a| a.contains(neighbour)).or(first).map_or(unspecified(neighbour), |a| a.address)
+    /// The own address to send to `target` from: one in its subnet, otherwise any; unspecified without one. A link-local
+    /// IPv6 address is for link-local targets only.
+    pub fn source_for(&self, target: IpAddr) -> IpAddr {
+        address::source_for(&self.addresses, target).unwrap_or(address::unspecified(target))
+    }
+
+    /// The own address to ask for the neighbour `via` from; `None` if it cannot be asked for.
+    pub(super) fn asking_for(&self, via: IpAddr) -> Option<IpAddr> {
+        address::asking_for(&self.addresses, via)
     }
 
     fn from_message(message: &LinkMessage) -> Self {
@@ -136,8 +109,10 @@ impl Link {
             xdp: None,
             master: None,
             kind: None,
+            vlan: None,
             addresses: Vec::new(),
         };
+        let (mut parent, mut elsewhere, mut id) = (None, false, None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -149,10 +124,13 @@ impl Link {
                 LinkAttribute::NumTxQueues(n) => link.tx_queues = *n,
                 LinkAttribute::Controller(index) => link.master = Some(*index),
                 LinkAttribute::Xdp(parts) => link.xdp = xdp(parts),
-                LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+                LinkAttribute::LinkInfo(infos) => (link.kind, id) = (kind(infos), vlan_id(infos)),
+                LinkAttribute::Link(index) => parent = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 _ => {}
             }
         }
+        link.vlan = parent.zip(id).filter(|_| !elsewhere);
         link
     }
 }
@@ -207,14 +185,6 @@ impl FromIterator<Link> for Snapshot {
     }
 }
 
-/// The unspecified address of the same family.
-fn unspecified(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
 fn xdp(parts: &[LinkXdp]) -> Option<Xdp> {
     let mut program_id = 0;
     let mut mode = None;
@@ -238,9 +208,27 @@ fn kind(infos: &[LinkInfo]) -> Option<String> {
     })
 }
 
+/// The number of an 802.1Q VLAN.
+fn vlan_id(infos: &[LinkInfo]) -> Option<u16> {
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let (mut id, mut other_tag) = (None, false);
+    for attribute in data {
+        match attribute {
+            InfoVlan::Id(number) => id = Some(*number),
+            InfoVlan::Protocol(protocol) => other_tag = *protocol != VlanProtocol::Ieee8021Q,
+            _ => {}
+        }
+    }
+    id.filter(|_| !other_tag)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_packet_route::address::AddressAttribute;
     use netlink_packet_route::link::InfoKind;
 
     fn v4(octets: [u8; 4]) -> IpAddr {
@@ -260,7 +248,7 @@ mod tests {
         let mut message = AddressMessage::default();
         message.header.index = ifindex;
         message.header.prefix_len = prefix_len;
-        message.attributes.push(AddressAttribute::Local(Ipv4Addr::from(address).into()));
+        message.attributes.push(AddressAttribute::Local(address.into()));
         message
     }
 
@@ -297,13 +285,20 @@ mod tests {
     }
 
     #[test]
-    fn prefix_lengths_at_both_ends() {
-        let at = |prefix_len| InterfaceAddress {
-            address: v4([192, 0, 2, 1]),
-            peer: v4([192, 0, 2, 1]),
-            prefix_len,
+    fn a_vlan_names_its_parent_and_number() {
+        let vlan = |protocol, more: Option<LinkAttribute>| {
+            let data = InfoData::Vlan(vec![InfoVlan::Id(100), InfoVlan::Protocol(protocol)]);
+            let infos = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)];
+            let mut attributes = vec![LinkAttribute::LinkInfo(infos), LinkAttribute::Link(2)];
+            attributes.extend(more);
+            Link::from_message(&link(9, "eth0.100", attributes)).vlan
         };
-        assert!(at(0).contains(v4([203, 0, 113, 9])));
-        assert!(at(32).contains(v4([192, 0, 2, 1])) && !at(32).contains(v4([192, 0, 2, 0])));
+        assert_eq!(vlan(VlanProtocol::Ieee8021Q, None), Some((2, 100)));
+        assert_eq!(vlan(VlanProtocol::Ieee8021Ad, None), None);
+        let elsewhere = Some(LinkAttribute::LinkNetNsId(1));
+        assert_eq!(vlan(VlanProtocol::Ieee8021Q, elsewhere), None, "that index means another interface here");
+        let veth =
+            vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]), LinkAttribute::Link(2)];
+        assert_eq!(Link::from_message(&link(9, "eth1", veth)).vlan, None);
     }
 }

@@ -1,7 +1,7 @@
 //! Tells the segment where the service addresses are.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::netlink::{Mac, Snapshot, announce};
 
@@ -16,9 +16,9 @@ pub(super) fn places(advertised: &BTreeMap<Ipv4Addr, u32>, links: &Snapshot) -> 
 
 /// Sends gratuitous ARP for the addresses. Failure is a warning: requests are answered anyway.
 pub(super) async fn all(announced: Announced) {
-    let mut by_place: BTreeMap<(u32, Mac), Vec<Ipv4Addr>> = BTreeMap::new();
+    let mut by_place: BTreeMap<(u32, Mac), Vec<IpAddr>> = BTreeMap::new();
     for (address, place) in announced {
-        by_place.entry(place).or_default().push(address);
+        by_place.entry(place).or_default().push(address.into());
     }
     for ((ifindex, mac), addresses) in by_place {
         match announce(ifindex, mac, &addresses).await {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{BackendState, VipEntry};
 
@@ -58,8 +58,11 @@ pub fn next_hops(model: &Model) -> Vec<Target> {
     let backends = model.services.iter().flat_map(|service| &service.backends);
     let mut targets: BTreeMap<Ipv4Addr, Target> = BTreeMap::new();
     for backend in backends {
-        let target =
-            Target { address: backend.address, mac: backend.mac, interface: backend.interface.clone() };
+        let target = Target {
+            address: backend.address.into(),
+            mac: backend.mac,
+            interface: backend.interface.clone(),
+        };
         targets.entry(backend.address).or_insert(target);
     }
     targets.into_values().collect()
@@ -90,7 +93,7 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
     assembled.findings.extend(conflicts(model));
     for service in &model.services {
         let backends = service.backends.iter().map(|backend| {
-            let resolution = resolutions.get(&backend.address);
+            let resolution = resolutions.get(&backend.address.into());
             assembled.findings.extend(backend_finding(service, backend, resolution));
             let hop = resolution.and_then(Resolution::next_hop);
             if let Some(link) = hop.and_then(|hop| links.by_index(hop.ifindex)) {
@@ -119,7 +122,7 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
         }
         // What else comes for an address of the host's own is the host's, whatever the config says: dropping it would
         // cut off every connection to the host, the operator's among them.
-        let other_ports = if links.is_local(vip.address) { OtherPorts::Pass } else { vip.other_ports };
+        let other_ports = if links.is_local(vip.address.into()) { OtherPorts::Pass } else { vip.other_ports };
         assembled.desired.vips.insert(vip.address, vip_entry(other_ports, announced.is_some()));
     }
     assembled.desired.ports = ports.into_values().collect();
@@ -172,10 +175,11 @@ fn port(link: &Link) -> DesiredPort {
 /// Where an address is announced, if the program answers ARP for it: on the attached interface whose subnet has it, or
 /// on the first one where the config insists. The host's own addresses are left to the host.
 fn advertised_on<'a>(vip: &Vip, attached: &[&'a Link], links: &Snapshot) -> Option<&'a Link> {
-    if links.is_local(vip.address) {
+    if links.is_local(vip.address.into()) {
         return None;
     }
-    let in_subnet = attached.iter().find(|link| link.addresses.iter().any(|own| own.contains(vip.address)));
+    let in_subnet =
+        attached.iter().find(|link| link.addresses.iter().any(|own| own.contains(vip.address.into())));
     match vip.advertise {
         Some(Advertise::None) => None,
         Some(Advertise::Arp) => in_subnet.or(attached.first()).copied(),
@@ -214,7 +218,10 @@ fn source(resolution: Option<&Resolution>, links: &Snapshot) -> Ipv4Addr {
     };
     let any =
         || links.iter().flat_map(|link| &link.addresses).map(|own| own.address).find(|a| !a.is_loopback());
-    own.or_else(any).unwrap_or(Ipv4Addr::UNSPECIFIED)
+    match own.or_else(any) {
+        Some(IpAddr::V4(own)) => own,
+        _ => Ipv4Addr::UNSPECIFIED,
+    }
 }
 
 fn interface_findings(link: &Link, links: &Snapshot) -> Vec<Finding> {
@@ -249,7 +256,7 @@ fn backend_finding(service: &Service, backend: &Backend, resolution: Option<&Res
             "a balancer cannot be its own backend; use another host's address",
         )),
         Some(Resolution::Resolved(hop))
-            if backend.forwarding == Forwarding::L2 && hop.via != backend.address =>
+            if backend.forwarding == Forwarding::L2 && hop.via != IpAddr::from(backend.address) =>
         {
             Some(Finding::error(
                 "LB036",

@@ -281,8 +281,13 @@ impl Health {
     }
 
     /// Has backends probed at once that have lost their link or neighbour; one failure decides.
-    pub(super) fn suspect(&self, backends: &[Ipv4Addr]) {
-        let tasks: Vec<TaskId> = backends.iter().flat_map(|backend| self.fleet.tasks_of(*backend)).collect();
+    pub(super) fn suspect(&self, backends: &[IpAddr]) {
+        let v4 = |backend: &IpAddr| match backend {
+            IpAddr::V4(backend) => Some(*backend),
+            IpAddr::V6(_) => None,
+        };
+        let backends = backends.iter().filter_map(v4);
+        let tasks: Vec<TaskId> = backends.flat_map(|backend| self.fleet.tasks_of(backend)).collect();
         if !tasks.is_empty() {
             self.probing.lanes().all(|| Command::Suspect(tasks.clone()));
         }

@@ -11,7 +11,7 @@ use super::Finding;
 /// operator's SSH session, say), otherwise a warning. `sockets` is the content of the kernel's socket table of a
 /// protocol (/proc/net/tcp, /proc/net/udp).
 pub(super) fn check(model: &Model, links: &Snapshot, sockets: impl Fn(Protocol) -> String) -> Vec<Finding> {
-    let local = model.services.iter().filter(|service| links.is_local(service.id.address));
+    let local = model.services.iter().filter(|service| links.is_local(service.id.address.into()));
     local
         .map(|service| {
             let id = service.id;

@@ -2,7 +2,7 @@
 //! packets enter the data plane as a client's would.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) struct Unguarded {
 
 /// The node's addresses that probes come from.
 struct Addresses {
-    wanted: BTreeSet<Ipv4Addr>,
+    wanted: BTreeSet<IpAddr>,
     others: Others,
     /// Told when they are there.
     done: oneshot::Sender<()>,
@@ -144,7 +144,7 @@ impl Lanes {
     pub(super) async fn lend_addresses(&self, tasks: &[Task], others: Others) {
         let Some(lane) = &self.through else { return };
         let node = |task: &Task| match task.target {
-            Target::Service(ThroughService { node: IpAddr::V4(node), .. }) => Some(node),
+            Target::Service(ThroughService { node, .. }) => Some(node),
             _ => None,
         };
         let (done, there) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! How each probe's target is reached now, from what the data plane and the network know. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+
 use std::sync::Arc;
 
 use crate::health::check::Standing;
@@ -40,7 +40,7 @@ pub(super) fn target(
         let why = trouble.unwrap_or("the way through the services is not open yet");
         return Target::Impossible(why.to_owned());
     };
-    let hop = match ways.resolutions.get(&backend) {
+    let hop = match ways.resolutions.get(&backend.into()) {
         Some(Resolution::Resolved(hop)) => hop,
         Some(Resolution::Unresolved { via, why, .. }) => {
             return Target::Unreachable(format!("next hop {via}: {why}"));
@@ -63,7 +63,7 @@ pub(super) fn target(
                 .to_owned(),
         );
     }
-    let node = source.unwrap_or(IpAddr::V4(hop.source));
+    let node = source.unwrap_or(hop.source);
     if node.is_unspecified() {
         return Target::Impossible(
             "the interface towards it has no address for probes to come from (source: names one)".to_owned(),

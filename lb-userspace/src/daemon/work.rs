@@ -3,7 +3,7 @@
 mod clients;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::abi::BackendState;
@@ -32,7 +32,7 @@ pub(super) struct Daemon {
     resolutions: watch::Receiver<Arc<Resolutions>>,
     links: watch::Receiver<Arc<Snapshot>>,
     /// Backends whose neighbour entry is gone.
-    doubts: mpsc::UnboundedReceiver<Vec<Ipv4Addr>>,
+    doubts: mpsc::UnboundedReceiver<Vec<IpAddr>>,
     /// The ways to backends when they were last looked at: what is lost since makes them suspect.
     seen: Arc<Resolutions>,
     health: Health,
@@ -49,7 +49,7 @@ pub(super) struct Daemon {
 /// Something that has happened.
 pub(super) enum Wake {
     Network,
-    Doubt(Vec<Ipv4Addr>),
+    Doubt(Vec<IpAddr>),
     Health(Signal),
     /// An operator's word has come to its end.
     WordsEnd,
@@ -351,8 +351,8 @@ fn known_states(instance: &Instance) -> BTreeMap<Place, State> {
 }
 
 /// Backends that could be sent to before, and cannot now.
-fn lost(before: &Resolutions, now: &Resolutions) -> Vec<Ipv4Addr> {
-    let gone = |address: &&Ipv4Addr| now.get(address).is_some_and(|found| found.next_hop().is_none());
+fn lost(before: &Resolutions, now: &Resolutions) -> Vec<IpAddr> {
+    let gone = |address: &&IpAddr| now.get(address).is_some_and(|found| found.next_hop().is_none());
     let could = before.iter().filter(|(_, found)| found.next_hop().is_some());
     could.map(|(address, _)| address).filter(gone).copied().collect()
 }

@@ -1,6 +1,6 @@
 //! Questions to the kernel over a netlink socket of its own. Must not keep anything between questions.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::pin::pin;
 
 use futures_util::{Stream, TryStreamExt};
@@ -35,14 +35,12 @@ impl Netlink {
         Ok(Self { handle, _connection: tasks })
     }
 
-    /// All interfaces with their IPv4 addresses.
+    /// All interfaces with their addresses.
     pub async fn links(&self) -> Result<Snapshot, Error> {
         let mask = vec![LinkExtentMask::SkipStats];
         let links = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, mask).execute();
         let links = list("interfaces", links).await?;
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
-        let addresses = list("addresses", request.execute()).await?;
+        let addresses = list("addresses", self.handle.address().get().execute()).await?;
         Ok(Snapshot::new(&links, &addresses))
     }
 
@@ -52,17 +50,21 @@ impl Netlink {
         self.handle.link().set(message).execute().await.map_err(|source| Error::BringUp { ifindex, source })
     }
 
-    /// All IPv4 neighbour entries.
+    /// All neighbour entries, of IPv4 and IPv6.
     pub async fn neighbours(&self) -> Result<Neighbours, Error> {
-        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
-        let messages = list("neighbours", request.execute()).await?;
-        let entries = messages.iter().filter_map(Neighbour::from_message);
-        Ok(entries.filter_map(|(hop, neighbour)| Some((hop, neighbour?))).collect())
+        let mut found = Neighbours::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = self.handle.neighbours().get().set_address_family(family);
+            let messages = list("neighbours", request.execute()).await?;
+            let entries = messages.iter().filter_map(Neighbour::from_message);
+            found.extend(entries.filter_map(|(hop, neighbour)| Some((hop, neighbour?))));
+        }
+        Ok(found)
     }
 
-    /// The way to `address`, through the interface `oif` where one is named. A named interface counts as
+    /// The way to `address`, through the interface `oif` where one is named. For IPv4 a named interface counts as
     /// having the address on link when no route through it matches (the kernel's own rule).
-    pub async fn route_to(&self, address: Ipv4Addr, oif: Option<u32>) -> Result<Route, RouteError> {
+    pub async fn route_to(&self, address: IpAddr, oif: Option<u32>) -> Result<Route, RouteError> {
         let mut answers = pin!(self.handle.route().get(route::question(address, oif)).execute());
         match answers.try_next().await {
             Ok(Some(message)) => route::answer(address, &message),

@@ -1,7 +1,7 @@
 //! What can go wrong between us and the kernel, told apart as far as a caller acts differently.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// A request the kernel refused, or a socket it did not give.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +25,13 @@ pub enum Error {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
-    /// No ARP socket on an interface.
-    #[error("interface index {ifindex}: cannot open an ARP socket")]
-    ArpSocket {
+    /// No socket to ask neighbours on an interface.
+    #[error("interface index {ifindex}: cannot open {kind} socket")]
+    Socket {
         /// The interface.
         ifindex: u32,
+        /// What it asks by, in words.
+        kind: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -39,7 +41,7 @@ pub enum Error {
         /// The interface.
         ifindex: u32,
         /// The service address that was to be announced.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -50,33 +52,30 @@ pub enum Error {
 pub enum RouteError {
     /// The address is this host's own.
     #[error("{0} is an address of this host")]
-    Local(Ipv4Addr),
+    Local(IpAddr),
     /// No route matches.
     #[error("no route to {0}")]
-    NoRoute(Ipv4Addr),
+    NoRoute(IpAddr),
     /// A route of type `unreachable` matches.
     #[error("the route to {0} says unreachable")]
-    Unreachable(Ipv4Addr),
+    Unreachable(IpAddr),
     /// A route of type `prohibit` matches.
     #[error("the route to {0} says prohibit")]
-    Prohibited(Ipv4Addr),
+    Prohibited(IpAddr),
     /// A route of type `blackhole` matches, or the address can have no route at all (`0.0.0.0/8`).
     #[error("the route to {0} is a blackhole")]
-    Blackhole(Ipv4Addr),
+    Blackhole(IpAddr),
     /// A broadcast or multicast address.
     #[error("{0} is a broadcast or multicast address")]
-    NotUnicast(Ipv4Addr),
-    /// The route's gateway has no IPv4 address (RFC 5549 style).
-    #[error("the gateway to {0} is not an IPv4 address")]
-    GatewayNotIpv4(Ipv4Addr),
+    NotUnicast(IpAddr),
     /// The kernel answered something we cannot use.
     #[error("the kernel's answer about {0} names no interface")]
-    NoInterface(Ipv4Addr),
+    NoInterface(IpAddr),
     /// The look-up itself failed.
     #[error("cannot look up the route to {address}")]
     Lookup {
         /// The destination.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What the kernel said.
         source: rtnetlink::Error,
     },

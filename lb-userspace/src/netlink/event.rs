@@ -14,8 +14,14 @@ use super::error::Error;
 use super::neighbours::Neighbour;
 use super::nexthop::Hop;
 
-const GROUPS: [MulticastGroup; 4] =
-    [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+const GROUPS: [MulticastGroup; 6] = [
+    MulticastGroup::Link,
+    MulticastGroup::Neigh,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Route,
+];
 
 /// Bytes of notifications the kernel may hold for us; its default of about 200 KB overflows when a routing
 /// daemon loads a table.

@@ -1,11 +1,14 @@
-//! Interfaces and their IPv4 addresses at one moment, as values. Must not know how they were asked for.
+//! Interfaces and their addresses at one moment, as values. Must not know how they were asked for.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+};
 
+use super::address::{self, InterfaceAddress};
 use super::{Mac, is_station};
 
 /// Where an XDP program sits.
@@ -28,17 +31,6 @@ pub struct Xdp {
     pub mode: XdpMode,
     /// The kernel's id of the program; 0 when the kernel does not say (several programs).
     pub program_id: u32,
-}
-
-/// One IPv4 address of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterfaceAddress {
-    /// The host's own address.
-    pub address: Ipv4Addr,
-    /// The address whose prefix is on link: the own one, or the other end's on a point-to-point interface.
-    pub peer: Ipv4Addr,
-    /// Length of the on-link prefix, in bits, 0 to 32.
-    pub prefix_len: u8,
 }
 
 /// One interface.
@@ -68,7 +60,10 @@ pub struct Link {
     pub master: Option<u32>,
     /// Kind of a virtual interface (`veth`, `bridge`, `vlan`, …); `None` for hardware.
     pub kind: Option<String>,
-    /// Its IPv4 addresses in the kernel's order.
+    /// Where it is an 802.1Q VLAN: the index of the interface under it, and the VLAN's number. Nothing for a VLAN of
+    /// another kind of tag, or over an interface of another namespace.
+    pub vlan: Option<(u32, u16)>,
+    /// Its addresses in the kernel's order.
     pub addresses: Vec<InterfaceAddress>,
 }
 
@@ -76,27 +71,6 @@ pub struct Link {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     links: BTreeMap<u32, Link>,
-}
-
-impl InterfaceAddress {
-    /// Whether `other` lies in the on-link prefix.
-    pub fn contains(&self, other: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
-        (self.peer.to_bits() ^ other.to_bits()) & mask == 0
-    }
-
-    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
-        let (mut local, mut peer) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
-                AddressAttribute::Address(IpAddr::V4(address)) => peer = Some(*address),
-                _ => {}
-            }
-        }
-        let address = local.or(peer)?;
-        Some(Self { address, peer: peer.unwrap_or(address), prefix_len: message.header.prefix_len })
-    }
 }
 
 impl Link {
@@ -109,14 +83,15 @@ impl Link {
         }
     }
 
-    /// The own address to ask `neighbour` from: one in its subnet, otherwise any; unspecified without one
-    /// (RFC 5227 calls such a request a probe, and it is answered like any other).
-    pub fn source_for(&self, neighbour: Ipv4Addr) -> Ipv4Addr {
-        self.addresses
-            .iter()
-            .find(|a| a.contains(neighbour))
-            .or(self.addresses.first())
-            .map_or(Ipv4Addr::UNSPECIFIED, |a| a.address)
+    /// The own address to send to `target` from: one in its subnet, otherwise any; unspecified without one. A link-local
+    /// IPv6 address is for link-local targets only.
+    pub fn source_for(&self, target: IpAddr) -> IpAddr {
+        address::source_for(&self.addresses, target).unwrap_or(address::unspecified(target))
+    }
+
+    /// The own address to ask for the neighbour `via` from; `None` if it cannot be asked for.
+    pub(super) fn asking_for(&self, via: IpAddr) -> Option<IpAddr> {
+        address::asking_for(&self.addresses, via)
     }
 
     fn from_message(message: &LinkMessage) -> Self {
@@ -134,8 +109,10 @@ impl Link {
             xdp: None,
             master: None,
             kind: None,
+            vlan: None,
             addresses: Vec::new(),
         };
+        let (mut parent, mut elsewhere, mut id) = (None, false, None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -147,10 +124,13 @@ impl Link {
                 LinkAttribute::NumTxQueues(n) => link.tx_queues = *n,
                 LinkAttribute::Controller(index) => link.master = Some(*index),
                 LinkAttribute::Xdp(parts) => link.xdp = xdp(parts),
-                LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+                LinkAttribute::LinkInfo(infos) => (link.kind, id) = (kind(infos), vlan_id(infos)),
+                LinkAttribute::Link(index) => parent = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 _ => {}
             }
         }
+        link.vlan = parent.zip(id).filter(|_| !elsewhere);
         link
     }
 }
@@ -184,13 +164,13 @@ impl Snapshot {
     }
 
     /// Whether this host owns `address`.
-    pub fn is_local(&self, address: Ipv4Addr) -> bool {
+    pub fn is_local(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.iter().flat_map(|l| &l.addresses).any(|a| a.address == address)
     }
 
     /// The interface in whose subnet `address` lies: the longest prefix, then the one that is up, then the
     /// lowest index. Subnets only: routes may still say otherwise.
-    pub fn on_link(&self, address: Ipv4Addr) -> Option<&Link> {
+    pub fn on_link(&self, address: IpAddr) -> Option<&Link> {
         self.iter()
             .flat_map(|link| link.addresses.iter().map(move |a| (a, link)))
             .filter(|(a, _)| a.contains(address))
@@ -228,10 +208,32 @@ fn kind(infos: &[LinkInfo]) -> Option<String> {
     })
 }
 
+/// The number of an 802.1Q VLAN.
+fn vlan_id(infos: &[LinkInfo]) -> Option<u16> {
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let (mut id, mut other_tag) = (None, false);
+    for attribute in data {
+        match attribute {
+            InfoVlan::Id(number) => id = Some(*number),
+            InfoVlan::Protocol(protocol) => other_tag = *protocol != VlanProtocol::Ieee8021Q,
+            _ => {}
+        }
+    }
+    id.filter(|_| !other_tag)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_packet_route::address::AddressAttribute;
     use netlink_packet_route::link::InfoKind;
+
+    fn v4(octets: [u8; 4]) -> IpAddr {
+        octets.into()
+    }
 
     fn link(ifindex: u32, name: &str, attributes: Vec<LinkAttribute>) -> LinkMessage {
         let mut message = LinkMessage::default();
@@ -275,24 +277,28 @@ mod tests {
         let links = [link(2, "eth0", vec![]), link(3, "eth1", vec![])];
         let addresses = [address(2, [192, 0, 2, 1], 24), address(3, [192, 0, 2, 129], 25)];
         let snapshot = Snapshot::new(&links, &addresses);
-        let name = |last| snapshot.on_link([192, 0, 2, last].into()).map(|l| l.name.as_str());
+        let name = |last| snapshot.on_link(v4([192, 0, 2, last])).map(|l| l.name.as_str());
         assert_eq!((name(5), name(200)), (Some("eth0"), Some("eth1")));
-        assert!(snapshot.on_link([198, 51, 100, 1].into()).is_none());
-        assert!(snapshot.is_local([192, 0, 2, 129].into()) && !snapshot.is_local([192, 0, 2, 130].into()));
-        assert_eq!(
-            snapshot.by_index(3).unwrap().source_for([192, 0, 2, 5].into()),
-            Ipv4Addr::new(192, 0, 2, 129)
-        );
+        assert!(snapshot.on_link(v4([198, 51, 100, 1])).is_none());
+        assert!(snapshot.is_local(v4([192, 0, 2, 129])) && !snapshot.is_local(v4([192, 0, 2, 130])));
+        assert_eq!(snapshot.by_index(3).unwrap().source_for(v4([192, 0, 2, 5])), v4([192, 0, 2, 129]));
     }
 
     #[test]
-    fn prefix_lengths_at_both_ends() {
-        let at = |prefix_len| InterfaceAddress {
-            address: Ipv4Addr::new(192, 0, 2, 1),
-            peer: Ipv4Addr::new(192, 0, 2, 1),
-            prefix_len,
+    fn a_vlan_names_its_parent_and_number() {
+        let vlan = |protocol, more: Option<LinkAttribute>| {
+            let data = InfoData::Vlan(vec![InfoVlan::Id(100), InfoVlan::Protocol(protocol)]);
+            let infos = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)];
+            let mut attributes = vec![LinkAttribute::LinkInfo(infos), LinkAttribute::Link(2)];
+            attributes.extend(more);
+            Link::from_message(&link(9, "eth0.100", attributes)).vlan
         };
-        assert!(at(0).contains([203, 0, 113, 9].into()));
-        assert!(at(32).contains([192, 0, 2, 1].into()) && !at(32).contains([192, 0, 2, 0].into()));
+        assert_eq!(vlan(VlanProtocol::Ieee8021Q, None), Some((2, 100)));
+        assert_eq!(vlan(VlanProtocol::Ieee8021Ad, None), None);
+        let elsewhere = Some(LinkAttribute::LinkNetNsId(1));
+        assert_eq!(vlan(VlanProtocol::Ieee8021Q, elsewhere), None, "that index means another interface here");
+        let veth =
+            vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]), LinkAttribute::Link(2)];
+        assert_eq!(Link::from_message(&link(9, "eth1", veth)).vlan, None);
     }
 }

@@ -2,25 +2,34 @@
 //! backend must be sent to, and through which interface. Knows nothing of services, maps or configuration.
 //!
 //! [`Watcher`] keeps the answer current, [`resolve`] gives it once, [`announce`] tells the neighbours who
-//! answers for a service address. IPv4 only. Sockets are opened in the namespace of the calling thread.
+//! answers for a service address. Sockets are opened in the namespace of the calling thread.
+//!
+//! Asking is done by ourselves, by ARP and by neighbour discovery: packets that XDP forwards never pass the kernel's
+//! neighbour code, so the kernel does not notice a next hop that changed its Ethernet address; and it never answers for
+//! addresses the host does not own.
 
+mod address;
+mod announce;
 mod arp;
 mod client;
 mod error;
 mod event;
 mod links;
+mod ndp;
 mod neighbours;
 mod nexthop;
 mod ports;
 mod probe_net;
 mod prober;
 mod route;
+mod socket;
 mod watcher;
 
-pub use arp::announce;
+pub use address::InterfaceAddress;
+pub use announce::announce;
 pub use client::{Netlink, links};
 pub use error::{Error, RouteError};
-pub use links::{InterfaceAddress, Link, Snapshot, Xdp, XdpMode};
+pub use links::{Link, Snapshot, Xdp, XdpMode};
 pub use neighbours::{Neighbour, Neighbours};
 pub use nexthop::{Hop, NextHop, Resolution, Resolutions, Target};
 pub use probe_net::{GATE, ProbeNet, ProbeNetError, remove_gate};

@@ -1,6 +1,7 @@
-//! The kernel's neighbour entries for IPv4, reduced to what forwarding may rely on.
+//! The kernel's neighbour entries, reduced to what forwarding may rely on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
@@ -9,13 +10,13 @@ use netlink_packet_route::neighbour::{
 
 use super::{Hop, Mac, is_station};
 
-/// All IPv4 neighbour entries by interface and address.
+/// All neighbour entries by interface and address.
 pub type Neighbours = BTreeMap<Hop, Neighbour>;
 
 /// What the kernel says about one neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
-    /// Set by hand or by the interface's nature (PERMANENT, NOARP): ARP does not change it.
+    /// Set by hand or by the interface's nature (PERMANENT, NOARP): no answer changes it.
     Fixed(Mac),
     /// Learnt and usable (REACHABLE, STALE, DELAY, PROBE).
     Learnt(Mac),
@@ -34,7 +35,7 @@ impl Neighbour {
         }
     }
 
-    /// Its Ethernet address if ARP has no say in it.
+    /// Its Ethernet address if no answer has a say in it.
     pub fn fixed(self) -> Option<Mac> {
         match self {
             Self::Fixed(mac) => Some(mac),
@@ -45,13 +46,18 @@ impl Neighbour {
     /// Whom a message is about, and what it says; nothing, if it says nothing forwarding may rely on.
     pub(super) fn from_message(message: &NeighbourMessage) -> Option<(Hop, Option<Self>)> {
         let proxy = message.header.flags.contains(NeighbourFlags::Proxy);
-        if message.header.family != AddressFamily::Inet || proxy {
+        if !matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6) || proxy {
             return None;
         }
         let (mut via, mut mac) = (None, None);
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => via = Some(*address),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                    via = Some(IpAddr::from(*address));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                    via = Some(IpAddr::from(*address));
+                }
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
                     mac = Mac::try_from(bytes.as_slice()).ok().filter(|mac| is_station(*mac));
                 }
@@ -78,16 +84,17 @@ impl Neighbour {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const HOP: Hop = Hop { ifindex: 2, via: Ipv4Addr::new(192, 0, 2, 9) };
+    const VIA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+    const HOP: Hop = Hop { ifindex: 2, via: IpAddr::V4(VIA) };
 
     fn message(state: NeighbourState, mac: &[u8]) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
         message.header.ifindex = HOP.ifindex;
         message.header.state = state;
-        let via = NeighbourAddress::Inet(HOP.via);
+        let via = NeighbourAddress::Inet(VIA);
         message.attributes.push(NeighbourAttribute::Destination(via));
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         message
@@ -119,5 +126,17 @@ mod tests {
             let found = Neighbour::from_message(&message(NeighbourState::Reachable, mac));
             assert_eq!(found, Some((HOP, None)));
         }
+    }
+
+    #[test]
+    fn ipv6_and_nothing_else() {
+        let via = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+        let mut message = message(NeighbourState::Stale, &[2, 0, 0, 0, 0, 9]);
+        message.header.family = AddressFamily::Inet6;
+        message.attributes[0] = NeighbourAttribute::Destination(NeighbourAddress::Inet6(via));
+        let expected = (Hop { via: via.into(), ..HOP }, Some(Neighbour::Learnt([2, 0, 0, 0, 0, 9])));
+        assert_eq!(Neighbour::from_message(&message), Some(expected));
+        message.header.family = AddressFamily::Bridge;
+        assert_eq!(Neighbour::from_message(&message), None, "a bridge's table of stations");
     }
 }

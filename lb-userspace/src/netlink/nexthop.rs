@@ -1,10 +1,11 @@
-//! From a target address to its next hop, given links, a route, neighbour entries and what ARP has taught:
+//! From a target address to its next hop, given links, a route, neighbour entries and what asking has taught:
 //! pure decisions. Must not know where any of these come from.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Mac;
+use super::address::suits;
 use super::error::RouteError;
 use super::links::{Link, Snapshot};
 use super::neighbours::{Neighbour, Neighbours};
@@ -14,34 +15,36 @@ use super::route::Route;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The backend's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its Ethernet address where the operator named it; then nobody is asked.
     pub mac: Option<Mac>,
     /// The interface to reach it through where the operator named it; otherwise routes decide.
     pub interface: Option<String>,
 }
 
-/// A station ARP can be done for.
+/// A station that can be asked for its Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hop {
-    /// The interface it is reached through.
+    /// The interface it is reached through; a VLAN device as such, for it is asked there.
     pub ifindex: u32,
     /// Its on-link address.
-    pub via: Ipv4Addr,
+    pub via: IpAddr,
 }
 
 /// How a packet gets to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// The egress interface.
+    /// The egress interface; where the route leads out of a VLAN device, its parent.
     pub ifindex: u32,
-    /// The on-link address ARP is done for: the target itself or its gateway.
-    pub via: Ipv4Addr,
+    /// The VLAN the frame belongs to, where the route leads out of a VLAN device.
+    pub vlan: Option<u16>,
+    /// The on-link address that is asked for: the target itself or its gateway, which may be of the other family.
+    pub via: IpAddr,
     /// Destination of the frame.
     pub mac: Mac,
     /// The host's own address the kernel would use towards the target (outer source of a tunnel);
-    /// unspecified when the interface has no address.
-    pub source: Ipv4Addr,
+    /// unspecified when the interface has none that suits.
+    pub source: IpAddr,
     /// Largest layer-3 packet towards the target, in bytes: the interface's MTU or the route's smaller one.
     pub mtu: u32,
 }
@@ -53,10 +56,10 @@ pub enum Resolution {
     Resolved(NextHop),
     /// There is a way, but nobody answers at its first step, or the interface cannot send.
     Unresolved {
-        /// The egress interface.
+        /// The egress interface; a VLAN device as such.
         ifindex: u32,
         /// The on-link address that is being asked for.
-        via: Ipv4Addr,
+        via: IpAddr,
         /// The reason in words.
         why: String,
     },
@@ -67,14 +70,14 @@ pub enum Resolution {
 }
 
 /// The state of every target, by its address.
-pub type Resolutions = BTreeMap<Ipv4Addr, Resolution>;
+pub type Resolutions = BTreeMap<IpAddr, Resolution>;
 
 /// The way to a target as far as routes know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Path {
     Local,
     Unroutable(String),
-    Hop { hop: Hop, source: Ipv4Addr, mac: Option<Mac>, mtu: Option<u32> },
+    Hop { hop: Hop, source: IpAddr, mac: Option<Mac>, mtu: Option<u32> },
 }
 
 impl Resolution {
@@ -86,12 +89,12 @@ impl Resolution {
         }
     }
 
-    /// Whether an ARP answer could still change it.
+    /// Whether an answer could still change it.
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Unresolved { .. })
     }
 
-    /// The state of the target behind `path`; `learnt` is what ARP itself has taught about its hop.
+    /// The state of the target behind `path`; `learnt` is what asking has taught about its hop.
     pub(super) fn decide(
         path: &Path,
         snapshot: &Snapshot,
@@ -107,7 +110,11 @@ impl Resolution {
         let Some(link) = snapshot.by_index(hop.ifindex) else {
             return unresolved(format!("interface index {} is gone", hop.ifindex));
         };
-        if let Some(why) = link.trouble() {
+        let (egress, vlan) = match egress(link, snapshot) {
+            Ok(found) => found,
+            Err(why) => return Self::Unroutable(why),
+        };
+        if let Some(why) = link.trouble().or_else(|| egress.trouble()) {
             return unresolved(why);
         }
         let neighbour = neighbours.get(&hop).copied();
@@ -117,8 +124,10 @@ impl Resolution {
             .or(neighbour.and_then(Neighbour::mac));
         let mtu = mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         match mac {
-            Some(mac) => Self::Resolved(NextHop { ifindex: hop.ifindex, via: hop.via, mac, source, mtu }),
-            None => unresolved(format!("no ARP answer from {} on {}", hop.via, link.name)),
+            Some(mac) => {
+                Self::Resolved(NextHop { ifindex: egress.ifindex, vlan, via: hop.via, mac, source, mtu })
+            }
+            None => unresolved(silence(hop, link)),
         }
     }
 }
@@ -152,7 +161,9 @@ impl Path {
         if let Some(why) = unsuitable(link, snapshot) {
             return Self::Unroutable(why);
         }
-        let source = route.prefsrc.unwrap_or_else(|| link.source_for(hop.via));
+        let towards = if suits(hop.via, address) { hop.via } else { address };
+        let source =
+            route.prefsrc.filter(|own| suits(*own, address)).unwrap_or_else(|| link.source_for(towards));
         Self::Hop { hop, source, mac: target.mac, mtu: route.mtu }
     }
 
@@ -164,7 +175,7 @@ impl Path {
         }
     }
 
-    /// The hop to do ARP for, with the address to ask first; `None` where asking is needless or impossible.
+    /// The hop to ask, with the address to ask first; `None` where asking is needless or impossible.
     pub(super) fn to_ask(&self, snapshot: &Snapshot, neighbours: &Neighbours) -> Option<(Hop, Option<Mac>)> {
         let Self::Hop { hop, mac: None, .. } = self else { return None };
         let link = snapshot.by_index(hop.ifindex)?;
@@ -177,13 +188,40 @@ impl Path {
     }
 }
 
+/// The interface that frames for `link` leave by, and their VLAN; in words why there is none.
+fn egress<'a>(link: &'a Link, snapshot: &'a Snapshot) -> Result<(&'a Link, Option<u16>), String> {
+    let is_vlan = |link: &Link| link.kind.as_deref() == Some("vlan");
+    let Some((parent, id)) = link.vlan else {
+        let why =
+            || format!("interface {} is not an 802.1Q VLAN of an interface in this namespace", link.name);
+        return if is_vlan(link) { Err(why()) } else { Ok((link, None)) };
+    };
+    match snapshot.by_index(parent) {
+        Some(parent) if is_vlan(parent) => Err(format!("interface {} is a VLAN within a VLAN", link.name)),
+        Some(parent) => Ok((parent, Some(id))),
+        None => Err(format!("interface index {parent} under {} is gone", link.name)),
+    }
+}
+
+/// Why the address of a hop is not known.
+fn silence(hop: Hop, link: &Link) -> String {
+    match (link.asking_for(hop.via), hop.via) {
+        (None, via) => format!("interface {} has no IPv6 address to ask for {via} from", link.name),
+        (_, IpAddr::V4(via)) => format!("no ARP answer from {via} on {}", link.name),
+        (_, IpAddr::V6(via)) => format!("no neighbour advertisement from {via} on {}", link.name),
+    }
+}
+
 /// Why frames cannot be built for this interface, in words.
 fn unsuitable(link: &Link, snapshot: &Snapshot) -> Option<String> {
     if link.mac.is_none() {
         return Some(format!("interface {} has no Ethernet address", link.name));
     }
+    if let Err(why) = egress(link, snapshot) {
+        return Some(why);
+    }
     let master = snapshot.by_index(link.master?)?;
-    // The kernel hands what a port receives to its bridge or bond, so ARP answers never come up there.
+    // The kernel hands what a port receives to its bridge or bond, so answers never come up there.
     (master.kind.as_deref() != Some("vrf")).then(|| {
         format!("interface {} is a port of {}; name {} instead", link.name, master.name, master.name)
     })
@@ -197,112 +235,4 @@ fn words(error: &RouteError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::links::InterfaceAddress;
-    use super::*;
-
-    const LB: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const BACKEND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
-    const OLD: Mac = [2, 0, 0, 0, 0, 1];
-    const NEW: Mac = [2, 0, 0, 0, 0, 2];
-    const HOP: Hop = Hop { ifindex: 2, via: BACKEND };
-
-    fn eth0() -> Link {
-        Link {
-            ifindex: 2,
-            name: "eth0".into(),
-            mac: Some([2, 0, 0, 0, 0, 9]),
-            mtu: 1500,
-            up: true,
-            lower_up: true,
-            noarp: false,
-            rx_queues: 1,
-            tx_queues: 1,
-            xdp: None,
-            master: None,
-            kind: None,
-            addresses: vec![InterfaceAddress { address: LB, peer: LB, prefix_len: 24 }],
-        }
-    }
-
-    fn target() -> Target {
-        Target { address: BACKEND, mac: None, interface: None }
-    }
-
-    fn route() -> Result<Route, RouteError> {
-        Ok(Route { ifindex: 2, gateway: None, prefsrc: Some(LB), mtu: None })
-    }
-
-    fn mac_by(target: &Target, neighbour: Option<Neighbour>, learnt: Option<Mac>) -> Option<Mac> {
-        let snapshot = Snapshot::from_iter([eth0()]);
-        let neighbours = neighbour.map(|n| (HOP, n)).into_iter().collect();
-        let path = Path::new(target, &snapshot, route());
-        Resolution::decide(&path, &snapshot, &neighbours, |_| learnt).next_hop().map(|n| n.mac)
-    }
-
-    #[test]
-    fn whom_to_believe() {
-        let named = Target { mac: Some(OLD), ..target() };
-        assert_eq!(mac_by(&named, Some(Neighbour::Fixed(NEW)), Some(NEW)), Some(OLD), "the operator first");
-        assert_eq!(mac_by(&target(), Some(Neighbour::Fixed(OLD)), Some(NEW)), Some(OLD), "then PERMANENT");
-        assert_eq!(mac_by(&target(), Some(Neighbour::Learnt(OLD)), Some(NEW)), Some(NEW), "then our ARP");
-        assert_eq!(mac_by(&target(), Some(Neighbour::Learnt(OLD)), None), Some(OLD), "then the kernel's");
-        assert_eq!(mac_by(&target(), Some(Neighbour::Failed), None), None);
-        assert_eq!(mac_by(&target(), Some(Neighbour::Failed), Some(NEW)), Some(NEW));
-    }
-
-    #[test]
-    fn interfaces_that_cannot_send() {
-        let cases = [
-            (Link { up: false, ..eth0() }, "interface eth0 is down"),
-            (Link { lower_up: false, ..eth0() }, "interface eth0 has no carrier"),
-        ];
-        for (link, words) in cases {
-            let snapshot = Snapshot::from_iter([link]);
-            let path = Path::new(&target(), &snapshot, route());
-            let found = Resolution::decide(&path, &snapshot, &Neighbours::new(), |_| Some(OLD));
-            let why = words.to_owned();
-            assert_eq!(found, Resolution::Unresolved { ifindex: 2, via: BACKEND, why });
-            assert_eq!(path.to_ask(&snapshot, &Neighbours::new()), None);
-        }
-    }
-
-    #[test]
-    fn no_route_because_the_interface_is_down() {
-        let snapshot = Snapshot::from_iter([Link { up: false, ..eth0() }]);
-        let path = Path::new(&target(), &snapshot, Err(RouteError::NoRoute(BACKEND)));
-        assert!(matches!(path, Path::Hop { hop: HOP, source: LB, .. }));
-        let up = Snapshot::from_iter([eth0()]);
-        let path = Path::new(&target(), &up, Err(RouteError::NoRoute(BACKEND)));
-        assert_eq!(path, Path::Unroutable("no route to 192.0.2.21".into()));
-    }
-
-    #[test]
-    fn a_bridge_port_is_refused_by_name() {
-        let bridge = Link { ifindex: 7, name: "br0".into(), kind: Some("bridge".into()), ..eth0() };
-        let snapshot = Snapshot::from_iter([Link { master: Some(7), ..eth0() }, bridge]);
-        let path = Path::new(&target(), &snapshot, route());
-        assert_eq!(path, Path::Unroutable("interface eth0 is a port of br0; name br0 instead".into()));
-    }
-
-    #[test]
-    fn who_is_asked() {
-        let snapshot = Snapshot::from_iter([eth0()]);
-        let path = Path::new(&target(), &snapshot, route());
-        let ask = |neighbour| path.to_ask(&snapshot, &BTreeMap::from([(HOP, neighbour)]));
-        assert_eq!(ask(Neighbour::Learnt(OLD)), Some((HOP, Some(OLD))));
-        assert_eq!(ask(Neighbour::Failed), Some((HOP, None)));
-        assert_eq!(ask(Neighbour::Fixed(OLD)), None);
-    }
-
-    #[test]
-    fn the_smaller_mtu_counts() {
-        let snapshot = Snapshot::from_iter([eth0()]);
-        for (mtu, expected) in [(None, 1500), (Some(1400), 1400), (Some(9000), 1500)] {
-            let route = Route { ifindex: 2, gateway: None, prefsrc: None, mtu };
-            let path = Path::new(&target(), &snapshot, Ok(route));
-            let found = Resolution::decide(&path, &snapshot, &Neighbours::new(), |_| Some(OLD));
-            assert_eq!(found.next_hop().map(|n| (n.mtu, n.source)), Some((expected, LB)));
-        }
-    }
-}
+mod tests;

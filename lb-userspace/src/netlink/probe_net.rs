@@ -6,18 +6,20 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::neighbour::NeighbourState;
+use netlink_packet_route::route::RouteMessage;
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::task::JoinSet;
 
 use super::Mac;
+use super::address::InterfaceAddress;
 
 /// The gate's name, in the namespace of the daemon.
 pub const GATE: &str = "lb-probe";
@@ -25,9 +27,11 @@ pub const GATE: &str = "lb-probe";
 const FAR_END: &str = "prober";
 /// Gateway of everything in there: an address nobody has, with a permanent neighbour entry.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
-/// The far end's own address. With its last address an interface loses its routes and neighbours.
-const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 2);
-/// MTU in there: small, so that a probe with an outer header in front fits any underlay.
+/// The same for IPv6.
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// The far end's own address. With its last address an interface loses its IPv4 routes and neighbours.
+const FAR_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 0, 2));
+/// MTU in there: small, so that a probe with an outer header in front fits any underlay; the least that IPv6 allows.
 const MTU: u32 = 1280;
 
 /// Why there is no such namespace.
@@ -59,7 +63,7 @@ pub enum ProbeNetError {
 pub struct ProbeNet {
     handle: Handle,
     far_end: u32,
-    addresses: BTreeSet<Ipv4Addr>,
+    addresses: BTreeSet<IpAddr>,
     _connection: JoinSet<()>,
 }
 
@@ -98,27 +102,47 @@ impl ProbeNet {
             .setns_by_fd(outside.as_raw_fd());
         self.set(outward.build(), "moving the gate").await?;
         self.set(LinkUnspec::new_with_index(1).up().build(), "bringing lo up").await?;
-        let inward = LinkUnspec::new_with_index(far).address(far_end.to_vec()).mtu(MTU).up();
+        // Without ARP it does not join the groups that its IPv6 addresses are asked for in, nor tell of it.
+        let inward = LinkUnspec::new_with_index(far).address(far_end.to_vec()).mtu(MTU).arp(false).up();
         self.set(inward.build(), "bringing the prober's end up").await?;
-        let own = self.handle.address().add(far, IpAddr::V4(FAR_ADDRESS), 32);
+        let own = self.handle.address().add(far, FAR_ADDRESS, 32);
         own.execute().await.map_err(netlink("adding the prober's address"))?;
-        let neighbour = self.handle.neighbours().add(far, IpAddr::V4(GATEWAY)).link_layer_address(&gate);
-        let neighbour = neighbour.state(NeighbourState::Permanent);
-        neighbour.execute().await.map_err(netlink("adding the gate as neighbour"))?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(far).onlink();
-        self.handle.route().add(route.build()).execute().await.map_err(netlink("adding the route"))
+        let added = self.add_gateway(GATEWAY.into(), gate, route.build()).await;
+        added.map_err(netlink("adding the route"))?;
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(GATEWAY6).output_interface(far).onlink();
+        if let Err(source) = self.add_gateway(GATEWAY6.into(), gate, route.build()).await {
+            // A kernel without IPv6 has no IPv6 services either.
+            tracing::warn!(%source, "no probes of IPv6 services through the data plane");
+        }
+        Ok(())
+    }
+
+    /// Adds a default route through the gate.
+    async fn add_gateway(
+        &self,
+        gateway: IpAddr,
+        gate: Mac,
+        route: RouteMessage,
+    ) -> Result<(), rtnetlink::Error> {
+        let neighbour = self.handle.neighbours().add(self.far_end, gateway).link_layer_address(&gate);
+        neighbour.state(NeighbourState::Permanent).execute().await?;
+        self.handle.route().add(route).execute().await
     }
 
     /// The addresses that probes can come from.
-    pub fn addresses(&self) -> impl Iterator<Item = &Ipv4Addr> {
+    pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
         self.addresses.iter()
     }
 
     /// Makes exactly these the addresses that probes can come from.
-    pub async fn set_addresses(&mut self, wanted: &BTreeSet<Ipv4Addr>) -> Result<(), ProbeNetError> {
-        let new: Vec<Ipv4Addr> = wanted.difference(&self.addresses).copied().collect();
+    pub async fn set_addresses(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), ProbeNetError> {
+        let new: Vec<IpAddr> = wanted.difference(&self.addresses).copied().collect();
         for address in new {
-            let add = self.handle.address().add(self.far_end, IpAddr::V4(address), 32).replace();
+            let prefix_len = if address.is_ipv4() { 32 } else { 128 };
+            let mut add = self.handle.address().add(self.far_end, address, prefix_len).replace();
+            // Nobody else in there can have it.
+            add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             match add.execute().await {
                 Ok(()) => drop(self.addresses.insert(address)),
                 // The others are not to suffer for it.
@@ -128,11 +152,9 @@ impl ProbeNet {
         if self.addresses.iter().all(|address| wanted.contains(address)) {
             return Ok(());
         }
-        let mut list = self.handle.address().get();
-        list.message_mut().header.family = AddressFamily::Inet;
-        let mut present = list.set_link_index_filter(self.far_end).execute();
+        let mut present = self.handle.address().get().set_link_index_filter(self.far_end).execute();
         while let Some(message) = present.try_next().await.map_err(netlink("listing addresses"))? {
-            let gone = super::links::InterfaceAddress::from_message(&message)
+            let gone = InterfaceAddress::from_message(&message)
                 .map(|found| found.address)
                 .filter(|address| *address != FAR_ADDRESS && !wanted.contains(address));
             if let Some(address) = gone {
@@ -192,8 +214,13 @@ fn quiet() -> io::Result<()> {
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
         ("ipv4/ip_local_port_range", "1024 61439"),
-        ("ipv6/conf/all/disable_ipv6", "1"),
-        ("ipv6/conf/default/disable_ipv6", "1"),
+        ("ipv6/conf/all/disable_ipv6", "0"),
+        ("ipv6/conf/default/disable_ipv6", "0"),
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        // No link-local address of its own: nothing would be said with it but noise.
+        ("ipv6/conf/default/addr_gen_mode", "1"),
     ];
     for (key, value) in settings {
         match fs::write(format!("/proc/sys/net/{key}"), value) {

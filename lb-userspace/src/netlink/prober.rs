@@ -1,7 +1,7 @@
-//! Whom to ask by ARP, when, and how: a state machine without I/O; time is passed in, randomness is a seed.
+//! Whom to ask for its Ethernet address, when, and how: a state machine without I/O; time is passed in, randomness is a seed.
 //!
-//! A hop whose address is known is asked by unicast (RFC 1122 section 2.3.2.1), which disturbs nobody else.
-//! One that stays silent is asked by broadcast, ever more rarely. All delays grow with the number of hops,
+//! A hop whose address is known is asked by unicast (RFC 1122 section 2.3.2.1, RFC 4861 section 7.3.3), which disturbs
+//! nobody else. One that stays silent is asked by broadcast (for IPv6: multicast), ever more rarely. All delays grow with the number of hops,
 //! and a leaky bucket bounds the total.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ const SPACING: Duration = Duration::from_micros(1250);
 const BURST: u32 = 16;
 /// How often the delay between broadcasts doubles: 250 ms, 500 ms, 1 s, 2 s.
 const DOUBLINGS: u32 = 3;
-/// What ARP taught is believed this long after the hop was last heard, while there are few hops. Long,
+/// What an answer taught is believed this long after the hop was last heard, while there are few hops. Long,
 /// because sending to an address that went silent does no harm, and health checks notice sooner.
 const MEMORY: Duration = Duration::from_secs(30);
 
@@ -26,10 +26,22 @@ const MEMORY: Duration = Duration::from_secs(30);
 pub enum Event {
     /// These are the hops to look after from now on, each with the address to ask first, if one is known.
     Hops(BTreeMap<Hop, Option<Mac>>),
-    /// The hop sent an ARP packet and named this address as its own.
-    Heard(Hop, Mac),
+    /// The hop was told of.
+    Heard(Hop, Told),
     /// Time passed.
     Tick,
+}
+
+/// What a packet says about the address of the hop that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is at this address.
+    Here(Mac),
+    /// It is at this address, unless another is known: somebody speaks for it (RFC 4861 section 7.2.5, without the
+    /// override flag).
+    Perhaps(Mac),
+    /// It is where it was asked.
+    AsAsked,
 }
 
 /// What to do about it.
@@ -59,7 +71,7 @@ pub struct Prober {
 struct Probe {
     /// Where unicast requests go.
     mac: Option<Mac>,
-    /// Whether `mac` came by ARP.
+    /// Whether an answer taught `mac`.
     learnt: bool,
     /// When the hop was last heard, or when asking began.
     heard: Instant,
@@ -77,7 +89,7 @@ impl Prober {
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Command> {
         match event {
             Event::Hops(hops) => self.replace(now, &hops),
-            Event::Heard(hop, mac) => return self.heard(now, hop, mac).into_iter().collect(),
+            Event::Heard(hop, told) => return self.heard(now, hop, told).into_iter().collect(),
             Event::Tick => {}
         }
         self.due(now)
@@ -90,7 +102,7 @@ impl Prober {
         Some(free.map_or(*due, |free| free.max(*due)))
     }
 
-    /// The address that ARP taught for the hop.
+    /// The address that asking taught for the hop.
     pub fn learnt(&self, hop: Hop) -> Option<Mac> {
         self.probes.get(&hop).filter(|probe| probe.learnt).and_then(|probe| probe.mac)
     }
@@ -106,9 +118,16 @@ impl Prober {
         }
     }
 
-    fn heard(&mut self, now: Instant, hop: Hop, mac: Mac) -> Option<Command> {
+    fn heard(&mut self, now: Instant, hop: Hop, told: Told) -> Option<Command> {
         let due = now + self.interval();
         let probe = self.probes.get_mut(&hop)?;
+        let mac = match told {
+            Told::Here(mac) => mac,
+            // What contradicts does not confirm either.
+            Told::Perhaps(mac) if probe.learnt && probe.mac != Some(mac) => return None,
+            Told::Perhaps(mac) => mac,
+            Told::AsAsked => probe.mac?,
+        };
         self.queue.remove(&(probe.due, hop));
         self.queue.insert((due, hop));
         let known = probe.learnt && probe.mac == Some(mac);
@@ -176,7 +195,7 @@ mod tests {
     const NEW: Mac = [2, 0, 0, 0, 0, 2];
 
     fn hop(n: u32) -> Hop {
-        Hop { ifindex: 2, via: Ipv4Addr::from_bits(0xc000_0200 + n) }
+        Hop { ifindex: 2, via: Ipv4Addr::from_bits(0xc000_0200 + n).into() }
     }
 
     fn ms(n: u64) -> Duration {
@@ -215,7 +234,7 @@ mod tests {
                     Command::Learnt(..) | Command::Lost(_) => None,
                 };
                 if let Some((hop, mac)) = answer.and_then(|h| Some((h, *self.stations.get(&h)?))) {
-                    self.feed(Event::Heard(hop, mac));
+                    self.feed(Event::Heard(hop, Told::Here(mac)));
                 }
             }
         }
@@ -331,11 +350,36 @@ mod tests {
     #[test]
     fn strangers_and_removed_hops_teach_nothing() {
         let mut segment = Segment::new(2, None);
-        segment.feed(Event::Heard(hop(7), OLD));
-        segment.feed(Event::Heard(hop(1), OLD));
+        segment.feed(Event::Heard(hop(7), Told::Here(OLD)));
+        segment.feed(Event::Heard(hop(1), Told::Here(OLD)));
         segment.feed(Event::Hops([(hop(0), None)].into()));
         assert_eq!((segment.prober.learnt(hop(7)), segment.prober.learnt(hop(1))), (None, None));
         segment.feed(Event::Hops(BTreeMap::new()));
         assert_eq!(segment.prober.wakeup(), None);
+    }
+
+    #[test]
+    fn answers_that_say_less() {
+        let mut segment = Segment::new(1, None);
+        let mut told = |told| {
+            segment.feed(Event::Heard(hop(0), told));
+            segment.prober.learnt(hop(0))
+        };
+        assert_eq!(told(Told::AsAsked), None, "it was asked nowhere");
+        assert_eq!(told(Told::Perhaps(OLD)), Some(OLD), "better than nothing");
+        assert_eq!(told(Told::Perhaps(NEW)), Some(OLD), "somebody else speaks for it");
+        assert_eq!(told(Told::Here(NEW)), Some(NEW));
+        assert_eq!(told(Told::Perhaps(NEW)), Some(NEW));
+    }
+
+    #[test]
+    fn an_answer_without_an_address_confirms_the_one_asked_at() {
+        let mut segment = Segment::new(1, Some(OLD));
+        for _ in 0..200 {
+            segment.run(ms(250));
+            segment.feed(Event::Heard(hop(0), Told::AsAsked));
+        }
+        assert_eq!(segment.prober.learnt(hop(0)), Some(OLD));
+        assert_eq!(segment.count(|c| matches!(c, Command::Broadcast(_))), 0);
     }
 }

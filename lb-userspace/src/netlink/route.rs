@@ -1,9 +1,11 @@
 //! One route look-up: the question as a message, the kernel's answer as a value. Must not know sockets.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+};
 use nix::errno::Errno;
 
 use super::error::RouteError;
@@ -14,25 +16,29 @@ pub struct Route {
     /// The egress interface.
     pub ifindex: u32,
     /// The router to hand it to; `None` when the destination is on link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// The source address the kernel would choose.
-    pub prefsrc: Option<Ipv4Addr>,
+    pub prefsrc: Option<IpAddr>,
     /// The route's own MTU in bytes (from `ip route … mtu`, or learnt by path MTU discovery), if it has one.
     pub mtu: Option<u32>,
 }
 
 /// The question for `address`, through the interface `oif` where one is named.
-pub(super) fn question(address: Ipv4Addr, oif: Option<u32>) -> RouteMessage {
+pub(super) fn question(address: IpAddr, oif: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+    let (family, length, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
+    message.attributes.push(RouteAttribute::Destination(destination));
     message.attributes.extend(oif.map(RouteAttribute::Oif));
     message
 }
 
 /// The route in the kernel's answer about `address`.
-pub(super) fn answer(address: Ipv4Addr, message: &RouteMessage) -> Result<Route, RouteError> {
+pub(super) fn answer(address: IpAddr, message: &RouteMessage) -> Result<Route, RouteError> {
     match message.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => return Err(RouteError::Local(address)),
@@ -46,11 +52,10 @@ pub(super) fn answer(address: Ipv4Addr, message: &RouteMessage) -> Result<Route,
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = Some(*gateway),
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => {
-                return Err(RouteError::GatewayNotIpv4(address));
-            }
-            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => route.prefsrc = Some(*source),
+            RouteAttribute::Gateway(gateway) => route.gateway = ip(gateway),
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => route.gateway = Some((*gateway).into()),
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => route.gateway = Some((*gateway).into()),
+            RouteAttribute::PrefSource(source) => route.prefsrc = ip(source),
             RouteAttribute::Metrics(metrics) => {
                 route.mtu = metrics.iter().find_map(|metric| match metric {
                     RouteMetric::Mtu(mtu) => Some(*mtu),
@@ -64,9 +69,17 @@ pub(super) fn answer(address: Ipv4Addr, message: &RouteMessage) -> Result<Route,
     Ok(route)
 }
 
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
 /// The refusal's meaning: the kernel reports special routes through errno (`fib_props` in
 /// `net/ipv4/fib_semantics.c`).
-pub(super) fn refusal(address: Ipv4Addr, source: rtnetlink::Error) -> RouteError {
+pub(super) fn refusal(address: IpAddr, source: rtnetlink::Error) -> RouteError {
     let rtnetlink::Error::NetlinkError(message) = &source else {
         return RouteError::Lookup { address, source };
     };
@@ -82,9 +95,9 @@ pub(super) fn refusal(address: Ipv4Addr, source: rtnetlink::Error) -> RouteError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::route::RouteVia;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
     fn message(kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
         let mut message = RouteMessage::default();
@@ -102,7 +115,10 @@ mod tests {
             RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)]),
         ];
         let route = answer(ADDRESS, &message(RouteType::Unicast, attributes)).unwrap();
-        assert_eq!(route, Route { ifindex: 4, gateway: Some(gateway), prefsrc: None, mtu: Some(1400) });
+        assert_eq!(
+            route,
+            Route { ifindex: 4, gateway: Some(gateway.into()), prefsrc: None, mtu: Some(1400) }
+        );
     }
 
     #[test]
@@ -116,9 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_gateway_is_refused() {
-        let via = RouteVia::Inet6(std::net::Ipv6Addr::LOCALHOST);
-        let found = answer(ADDRESS, &message(RouteType::Unicast, vec![RouteAttribute::Via(via)]));
-        assert!(matches!(found, Err(RouteError::GatewayNotIpv4(ADDRESS))));
+    fn an_ipv4_route_may_have_an_ipv6_gateway() {
+        let gateway = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        let attributes = vec![RouteAttribute::Oif(4), RouteAttribute::Via(RouteVia::Inet6(gateway))];
+        let route = answer(ADDRESS, &message(RouteType::Unicast, attributes)).unwrap();
+        assert_eq!((route.ifindex, route.gateway), (4, Some(gateway.into())));
     }
 }

@@ -1,8 +1,9 @@
-//! Keeps the resolution of a set of targets current: kernel notifications and ARP in, one map out. The
+//! Keeps the resolution of a set of targets current: kernel notifications and neighbours' words in, one map
+//! out. The
 //! decisions are made in `nexthop` and `prober`; here is only their order and their I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -10,16 +11,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::arp;
 use super::client::Netlink;
 use super::error::Error;
 use super::event::{Change, Events};
 use super::links::Snapshot;
 use super::neighbours::{Neighbour, Neighbours};
 use super::nexthop::{Hop, Path, Resolution, Resolutions, Target};
-use super::ports::{Heard, Ports};
-use super::prober::{Command, Event, Prober};
-use super::{BROADCAST, Mac};
+use super::ports::{Heard, Place, Ports};
+use super::prober::{Command, Event, Prober, Told};
+use super::socket::Protocol;
+use super::{BROADCAST, Mac, arp, ndp};
 
 /// Changes within this time are read together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -39,7 +40,7 @@ pub struct Watcher {
     targets: watch::Sender<Vec<Target>>,
     resolutions: watch::Receiver<Arc<Resolutions>>,
     links: watch::Receiver<Arc<Snapshot>>,
-    doubts: Option<mpsc::UnboundedReceiver<Vec<Ipv4Addr>>>,
+    doubts: Option<mpsc::UnboundedReceiver<Vec<IpAddr>>>,
     _task: JoinSet<()>,
 }
 
@@ -52,10 +53,10 @@ struct Task {
     prober: Prober,
     snapshot: Arc<Snapshot>,
     neighbours: Neighbours,
-    paths: BTreeMap<Ipv4Addr, Path>,
+    paths: BTreeMap<IpAddr, Path>,
     resolutions: watch::Sender<Arc<Resolutions>>,
     links: watch::Sender<Arc<Snapshot>>,
-    doubts: mpsc::UnboundedSender<Vec<Ipv4Addr>>,
+    doubts: mpsc::UnboundedSender<Vec<IpAddr>>,
     /// When everything is to be read anew.
     sync_at: Instant,
     /// Not before this time.
@@ -118,7 +119,7 @@ impl Watcher {
 
     /// Targets whose next hop the kernel has given up, though it may still be believed in: a reason to look. Yours
     /// alone; `None` if somebody has taken it before.
-    pub fn doubts(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Ipv4Addr>>> {
+    pub fn doubts(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<IpAddr>>> {
         self.doubts.take()
     }
 
@@ -128,7 +129,7 @@ impl Watcher {
     }
 }
 
-/// Resolves the targets once: asks by ARP where the kernel does not know, and returns as soon as no answer
+/// Resolves the targets once: asks where the kernel does not know, and returns as soon as no answer
 /// is missing or `patience` has passed. A valid entry of the kernel is an answer, stale or not.
 pub async fn resolve(targets: Vec<Target>, patience: Duration) -> Result<Resolutions, Error> {
     let watcher = Watcher::start(targets).await?;
@@ -199,8 +200,9 @@ impl Task {
     fn hear(&mut self, now: Instant, heard: Heard) {
         // A frame of our own that comes back (a loop, a mirror) must not make us send to ourselves.
         let own = self.snapshot.by_index(heard.hop.ifindex).and_then(|link| link.mac);
-        if own != Some(heard.mac) {
-            self.step(now, Event::Heard(heard.hop, heard.mac));
+        match heard.told {
+            Told::Here(mac) | Told::Perhaps(mac) if own == Some(mac) => {}
+            told => self.step(now, Event::Heard(heard.hop, told)),
         }
     }
 
@@ -245,8 +247,8 @@ impl Task {
     fn look_after_hops(&mut self, now: Instant) {
         let hops: BTreeMap<Hop, Option<Mac>> =
             self.paths.values().filter_map(|path| path.to_ask(&self.snapshot, &self.neighbours)).collect();
-        let interfaces: BTreeSet<u32> = hops.keys().map(|hop| hop.ifindex).collect();
-        for error in self.ports.keep(&interfaces) {
+        let places: BTreeSet<Place> = hops.keys().map(|hop| (hop.ifindex, Protocol::of(hop.via))).collect();
+        for error in self.ports.keep(&places) {
             tracing::warn!(error = &error as &dyn std::error::Error, "next hops there cannot be asked");
             self.sync_at = self.sync_at.min(now + RETRY);
         }
@@ -257,8 +259,8 @@ impl Task {
         let mut news = false;
         for command in self.prober.handle(now, event) {
             match command {
-                Command::Unicast(hop, mac) => self.ask(hop, mac),
-                Command::Broadcast(hop) => self.ask(hop, BROADCAST),
+                Command::Unicast(hop, mac) => self.ask(hop, Some(mac)),
+                Command::Broadcast(hop) => self.ask(hop, None),
                 Command::Learnt(hop, mac) => {
                     let mac = format_args!("{mac:02x?}");
                     tracing::debug!(via = %hop.via, ifindex = hop.ifindex, %mac, "next hop heard");
@@ -275,13 +277,24 @@ impl Task {
         }
     }
 
-    fn ask(&self, hop: Hop, destination: Mac) {
+    /// Asks for a hop: the station it is believed to be, or all.
+    fn ask(&self, hop: Hop, station: Option<Mac>) {
         let Some(link) = self.snapshot.by_index(hop.ifindex) else { return };
         let Some(mac) = link.mac else { return };
-        let request = arp::request(mac, link.source_for(hop.via), hop.via);
+        let place = (hop.ifindex, Protocol::of(hop.via));
+        let sent = match (link.asking_for(hop.via), hop.via) {
+            (Some(IpAddr::V4(own)), IpAddr::V4(via)) => {
+                let request = arp::request(mac, own, via);
+                self.ports.send(place, &arp::frame(&request, station.unwrap_or(BROADCAST)))
+            }
+            (Some(IpAddr::V6(own)), IpAddr::V6(via)) => {
+                self.ports.send(place, &ndp::solicitation(mac, own, via, station))
+            }
+            _ => return,
+        };
         // Lost like any frame can be: it is asked again, and a link's trouble is notified.
-        if let Err(error) = self.ports.send(hop.ifindex, &request, destination) {
-            tracing::trace!(via = %hop.via, interface = link.name, %error, "ARP request not sent");
+        if let Err(error) = sent {
+            tracing::trace!(via = %hop.via, interface = link.name, %error, "question not sent");
         }
     }
 

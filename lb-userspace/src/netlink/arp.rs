@@ -1,4 +1,4 @@
-//! Whole ARP frames, out of the wire formats that the data plane uses too.
+//! Whole ARP frames, out of the wire formats that the data plane uses too. Must not know sockets.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use lb_common::wire::{
     ethernet,
 };
 
-use super::super::{BROADCAST, Mac};
+use super::{BROADCAST, Mac};
 
 /// Length of an ARP frame with its Ethernet header, in bytes, without padding.
 pub const FRAME_LEN: usize = ethernet::LEN + arp::LEN;

@@ -1,5 +1,6 @@
 //! An XDP context as a [`Frame`].
 
+use core::arch::asm;
 use core::ptr::{null_mut, read_unaligned, read_volatile, write_unaligned};
 
 use aya_ebpf::{
@@ -18,6 +19,15 @@ const MAX_OFFSET: usize = 0x3fff;
 /// The frame behind an XDP context.
 pub struct XdpFrame {
     context: XdpContext,
+}
+
+/// A number that the compiler knows nothing about: it would otherwise compare one sum and use an equal one, of which the
+/// verifier does not know that it was compared.
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: an empty instruction.
+    unsafe { asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+    number
 }
 
 impl XdpFrame {
@@ -47,7 +57,8 @@ impl XdpFrame {
             return None;
         }
         let (start, end) = self.bounds();
-        (start + offset + N <= end).then_some((start + offset) as *mut [u8; N])
+        let at = opaque(start + offset);
+        (at + N <= end).then_some(at as *mut [u8; N])
     }
 
     /// Length of the whole frame in bytes, all its buffers included.

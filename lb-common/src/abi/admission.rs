@@ -126,7 +126,7 @@ pub enum BucketKind {
     PartialEq,
     PartialOrd,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct BucketKey {
     /// Id of the service; 0 where there is none.
     pub service: u32,

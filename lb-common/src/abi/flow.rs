@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Key of a flow table: the 5-tuple, one layout for both families.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey {
     /// Client's address.
     pub source: [u8; 16],
@@ -53,7 +53,7 @@ pub struct FlowEntry {
     PartialEq,
     PartialOrd,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentKey {
     /// Client's address.
     pub source: [u8; 16],

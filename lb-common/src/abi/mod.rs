@@ -1,6 +1,7 @@
 //! The map ABI: every key and value that crosses between kernel and userspace, and the maps' names.
 //!
-//! All integers are in host order unless they are byte arrays; byte arrays are in network order. Any change of a size
+//! Keys that a program makes on its stack are aligned to 8 bytes where their size allows it: the kernel refuses unaligned
+//! stores there. All integers are in host order unless they are byte arrays; byte arrays are in network order. Any change of a size
 //! or an offset here needs a new [`ABI_VERSION`] (the `layout` test holds the golden figures).
 
 mod admission;
@@ -40,23 +41,42 @@ pub const ABI_VERSION: u32 = 3;
 /// An IPv4 address in the 16-byte form that keys use for both families: IPv4-mapped (RFC 4291 section 2.5.5.2).
 #[inline(always)]
 pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = v4;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    from_words([0, MAPPED | u32::from_be_bytes(v4) as u64])
 }
 
-/// The IPv4 address in one that is known to be mapped, in host order. One aligned load where the address is aligned,
-/// which a comparison byte by byte is not.
+/// The upper 32 bits of a mapped address' second word.
+const MAPPED: u64 = 0xffff << 32;
+
+/// The two halves of an address as numbers. What looks at addresses does it word by word: byte by byte would cost a
+/// packet dozens of instructions.
+#[inline(always)]
+pub const fn words(address: [u8; 16]) -> [u64; 2] {
+    let [high, low]: [u64; 2] = zerocopy::transmute!(address);
+    [u64::from_be(high), u64::from_be(low)]
+}
+
+/// The address with these halves.
+#[inline(always)]
+pub const fn from_words([high, low]: [u64; 2]) -> [u8; 16] {
+    zerocopy::transmute!([high.to_be(), low.to_be()])
+}
+
+/// The IPv4 address in one that is known to be mapped, in host order.
 #[inline(always)]
 pub const fn low_half(address: [u8; 16]) -> u32 {
-    let [_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d] = address;
-    u32::from_be_bytes([a, b, c, d])
+    let [_, low] = words(address);
+    low as u32
+}
+
+/// Whether an address is an IPv4 one.
+#[inline(always)]
+pub const fn is_mapped(address: [u8; 16]) -> bool {
+    let [high, low] = words(address);
+    high == 0 && low >> 32 == MAPPED >> 32
 }
 
 /// The IPv4 address in a mapped one, or `None` for an IPv6 address.
 #[inline(always)]
 pub const fn unmapped(address: [u8; 16]) -> Option<[u8; 4]> {
-    match address {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-        _ => None,
-    }
+    if is_mapped(address) { Some(low_half(address).to_be_bytes()) } else { None }
 }

@@ -2,7 +2,7 @@
 
 use super::Frame;
 use super::parse::{Ip, State};
-use crate::abi::{BackendEntry, Egress, Method, Protocol, Reason, Tag, low_half};
+use crate::abi::{BackendEntry, Egress, Method, Protocol, Reason, Tag, from_words, low_half, words};
 use crate::wire::{checksum, ethernet, ipv4, ipv6, shim};
 
 /// First of the ports from which UDP encapsulations come (RFC 8085 section 5.1.1 wants them to vary with the flow):
@@ -80,33 +80,12 @@ pub(super) fn encapsulate<F: Frame>(
         Method::Gre => shim::GRE,
         Method::GueDirect | Method::GueHeader => Protocol::Udp.number(),
     };
-    let behind = if outer_v6 {
-        let payload_len = (total_len - ipv6::LEN as u32) as u16;
-        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = backend.outer_source;
-        let [m, n, o, p] = (low_half(backend.outer_source) | entropy).to_be_bytes();
-        let header = ipv6::Header {
-            version: 6,
-            traffic_class: tos,
-            flow_label: hash as u32 & 0xf_ffff,
-            payload_len,
-            next_header: protocol,
-            hop_limit: backend.ttl,
-            source: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p],
-            destination: backend.address,
-        };
-        let [t0, t1] = ethernet::IPV6.to_be_bytes();
-        frame.write(end - 2, [t0, t1]).ok_or(Reason::Malformed)?;
-        frame.write(end, header.emit()).ok_or(Reason::Malformed)?;
-        end + ipv6::LEN
-    } else {
-        let (source, destination) = (low_half(backend.outer_source), low_half(backend.address));
-        let template = ipv4::OuterTemplate { ttl: backend.ttl, protocol, source, destination };
-        let header = template.complete(tos, total_len as u16, entropy, backend.checksum);
-        let [t0, t1] = ethernet::IPV4.to_be_bytes();
-        frame.write(end - 2, [t0, t1]).ok_or(Reason::Malformed)?;
-        frame.write(end, header).ok_or(Reason::Malformed)?;
-        end + ipv4::LEN
+    let outer = Outer { backend, protocol, tos, total_len: total_len as u16, hash, entropy };
+    let behind = match outer_v6 {
+        true => outer_header_v6(frame, end, &outer),
+        false => outer_header_v4(frame, end, &outer),
     };
+    let behind = behind.ok_or(Reason::Malformed)?;
     match method {
         Method::L2 | Method::Ipip => Ok(()),
         Method::Gre => {
@@ -119,6 +98,48 @@ pub(super) fn encapsulate<F: Frame>(
             udp(frame, behind, ip, &head, udp_checksum)
         }
     }
+}
+
+/// What an outer IP header is made of.
+struct Outer<'a> {
+    backend: &'a BackendEntry,
+    protocol: u8,
+    tos: u8,
+    total_len: u16,
+    hash: u64,
+    /// Hashed bits of the source address.
+    entropy: u32,
+}
+
+/// Writes the EtherType and the header at `end`; where the header ends.
+#[inline(always)]
+fn outer_header_v6<F: Frame>(frame: &mut F, end: usize, outer: &Outer<'_>) -> Option<usize> {
+    let fixed = ipv6::Fixed {
+        version: 6,
+        traffic_class: outer.tos,
+        flow_label: outer.hash as u32 & 0xf_ffff,
+        payload_len: outer.total_len - ipv6::LEN as u16,
+        next_header: outer.protocol,
+        hop_limit: outer.backend.ttl,
+    };
+    let [high, low] = words(outer.backend.outer_source);
+    frame.write(end - 2, ethernet::IPV6.to_be_bytes())?;
+    frame.write(end, fixed.emit())?;
+    frame.write(end + 8, from_words([high, low | u64::from(outer.entropy)]))?;
+    frame.write(end + 24, outer.backend.address)?;
+    Some(end + ipv6::LEN)
+}
+
+/// As [`outer_header_v6`].
+#[inline(always)]
+fn outer_header_v4<F: Frame>(frame: &mut F, end: usize, outer: &Outer<'_>) -> Option<usize> {
+    let (source, destination) = (low_half(outer.backend.outer_source), low_half(outer.backend.address));
+    let template =
+        ipv4::OuterTemplate { ttl: outer.backend.ttl, protocol: outer.protocol, source, destination };
+    let header = template.complete(outer.tos, outer.total_len, outer.entropy, outer.backend.checksum);
+    frame.write(end - 2, ethernet::IPV4.to_be_bytes())?;
+    frame.write(end, header)?;
+    Some(end + ipv4::LEN)
 }
 
 struct Udp<'a> {

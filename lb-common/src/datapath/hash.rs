@@ -3,7 +3,9 @@
 //! Each 64-bit word of the 5-tuple is added into the state and mixed by a bijection of two multiply–xorshift rounds
 //! (the finalizer of SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014),
 //! with the secret key before the first and after the last. BPF has no 64×64→128 multiplication, which rules out the
-//! folded-multiply family; two words of IPv4 cost six multiplications.
+//! folded-multiply family; two words of IPv4 cost six multiplications, five of IPv6 twelve.
+
+use crate::abi::{is_mapped, words};
 
 /// SplitMix64's mixing function: a bijection in which every input bit flips every output bit about half the time.
 #[inline(always)]
@@ -13,27 +15,8 @@ const fn mix(word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// Hash of an IPv4 flow; addresses and ports in network order.
-#[inline(always)]
-pub const fn flow_v4(
-    key: [u64; 2],
-    source: [u8; 4],
-    destination: [u8; 4],
-    source_port: [u8; 2],
-    destination_port: [u8; 2],
-    protocol: u8,
-) -> u64 {
-    let [s0, s1, s2, s3] = source;
-    let [d0, d1, d2, d3] = destination;
-    let addresses = u64::from_be_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
-    let [sp0, sp1] = source_port;
-    let [dp0, dp1] = destination_port;
-    let rest = u64::from_be_bytes([0, 0, 0, protocol, sp0, sp1, dp0, dp1]);
-    let [first, last] = key;
-    mix(mix(mix(addresses ^ first).wrapping_add(rest)) ^ last)
-}
-
-/// Hash of a flow of either family, addresses in the 16-byte form: [`flow_v4`] where the destination is IPv4.
+/// Hash of a flow; addresses in the 16-byte form, and both they and ports in network order. Of an IPv4 flow only what is
+/// not the same in all of them is mixed.
 #[inline(always)]
 pub const fn flow(
     key: [u64; 2],
@@ -45,23 +28,16 @@ pub const fn flow(
 ) -> u64 {
     let [s0, s1] = words(source);
     let [d0, d1] = words(destination);
-    let [sp0, sp1] = source_port;
-    let [dp0, dp1] = destination_port;
-    let rest = u64::from_be_bytes([0, 0, 0, protocol, sp0, sp1, dp0, dp1]);
+    let ports = (u16::from_be_bytes(source_port) as u64) << 16 | u16::from_be_bytes(destination_port) as u64;
+    let rest = (protocol as u64) << 32 | ports;
     let [first, last] = key;
-    if crate::abi::unmapped(destination).is_some() {
-        let addresses = s1 << 32 | d1 & 0xffff_ffff;
-        return mix(mix(mix(addresses ^ first).wrapping_add(rest)) ^ last);
-    }
-    let source = mix(mix(s0 ^ first).wrapping_add(s1));
-    let both = mix(mix(source.wrapping_add(d0)).wrapping_add(d1));
-    mix(mix(both.wrapping_add(rest)) ^ last)
-}
-
-#[inline(always)]
-const fn words(address: [u8; 16]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
+    let addresses = if is_mapped(destination) {
+        mix((s1 << 32 | d1 & 0xffff_ffff) ^ first)
+    } else {
+        let source = mix(mix(s0 ^ first).wrapping_add(s1));
+        mix(mix(source.wrapping_add(d0)).wrapping_add(d1))
+    };
+    mix(mix(addresses.wrapping_add(rest)) ^ last)
 }
 
 /// Which of `size` slots a hash falls into: multiply–shift range reduction over the hash's upper half (Lemire, "Fast
@@ -75,6 +51,7 @@ pub const fn slot(hash: u64, size: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::mapped;
 
     const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
     const BUCKETS: usize = 1021;
@@ -82,7 +59,7 @@ mod tests {
 
     fn hash(n: u32, vary: Pattern) -> u64 {
         let (source, port) = vary(n);
-        flow_v4(KEY, source, [203, 0, 113, 10], port, [0, 80], 6)
+        flow(KEY, mapped(source), mapped([203, 0, 113, 10]), port, [0, 80], 6)
     }
 
     /// Upper bound of chi-square with `df` degrees of freedom at p = 0.001 (Wilson–Hilferty).

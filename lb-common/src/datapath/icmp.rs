@@ -43,8 +43,9 @@ fn reply<F: Frame>(frame: &mut F, work: &Work) -> Option<Reason> {
     frame.write(ip.payload, icmp::Head { kind, checksum: check, ..head }.emit())?;
     if ip.is_v6 {
         let header = ipv6::Header::parse(frame.read(ip.start)?);
-        let (source, destination) = (header.destination, header.source);
-        frame.write(ip.start, ipv6::Header { hop_limit: TTL, source, destination, ..header }.emit())?;
+        let fixed = ipv6::Fixed { hop_limit: TTL, ..header.fixed };
+        let answer = ipv6::Header { fixed, source: header.destination, destination: header.source };
+        frame.write(ip.start, answer.emit())?;
     } else {
         // Addresses that change places leave the sum as it is.
         let [ttl, protocol, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3] = frame.read(ip.start + 8)?;
@@ -97,10 +98,10 @@ fn quoted<F: Frame>(frame: &F, ip: &Ip) -> Option<Packet> {
     let start = ip.payload + icmp::LEN;
     let (source, destination, protocol, payload) = if ip.is_v6 {
         let header = ipv6::Header::parse(frame.read(start)?);
-        if header.version != 6 {
+        if header.fixed.version != 6 {
             return None;
         }
-        (header.source, header.destination, header.next_header, start + ipv6::LEN)
+        (header.source, header.destination, header.fixed.next_header, start + ipv6::LEN)
     } else {
         let header = ipv4::Header::parse(frame.read(start)?);
         if header.version != 4 || (header.header_len as usize) < ipv4::LEN || header.is_later_fragment() {

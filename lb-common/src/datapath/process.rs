@@ -52,7 +52,7 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, wor
         return settle(tables, Reason::NotIp); // nothing is configured yet, or nothing came
     };
     let (start, ether_type) = untag(frame, &link);
-    if link.destination != own.mac {
+    if !ethernet::same(link.destination, own.mac) {
         return other_station(tables, &link, ether_type);
     }
     if ether_type == ethernet::ARP {

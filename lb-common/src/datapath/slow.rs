@@ -12,7 +12,7 @@ use super::serve::{look, place};
 use super::work::Sending;
 use super::{Frame, Tables, Verdict, Work, arp, icmp, ndp, too_big};
 use crate::abi::{BackendId, BackendState, Control, Protocol, Reason};
-use crate::wire::{ethernet, icmp as wire, ipv6};
+use crate::wire::{ethernet, icmp as wire, ipv6, ndp::SOLICITATION};
 
 /// How long the record of a first fragment serves the others, in nanoseconds: as long as Linux waits for them
 /// (`IP_FRAG_TIME`, include/net/ip.h).
@@ -42,7 +42,11 @@ pub fn slow<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> 
     work.order.sending = Sending::Known;
     match decide(frame, tables, control, work) {
         Some(verdict) => verdict,
-        None => send(frame, tables, work.written()),
+        None => match send(frame, tables, work.written()) {
+            Ok(verdict) => verdict,
+            Err(Reason::TooBig) if work.order.sending != Sending::Error => tell(frame, tables, work),
+            Err(reason) => refused(tables, work.order.service, reason),
+        },
     }
 }
 
@@ -59,7 +63,7 @@ fn decide<F: Frame, T: Tables>(
     match ip.state {
         State::Whole if is_icmp => icmp_packet(frame, tables, control, work),
         // Questions to everybody are ICMP; anything else is for one station.
-        _ if work.link.destination != work.own => Some(settle(tables, Reason::OtherMac)),
+        _ if !ethernet::same(work.link.destination, work.own) => Some(settle(tables, Reason::OtherMac)),
         State::First if is_icmp => Some(fragment_of_nobody(tables, control, ip)),
         State::Whole | State::First => match Protocol::from_number(ip.protocol) {
             Some(protocol) => match ports(frame, ip, protocol) {
@@ -90,10 +94,10 @@ fn icmp_packet<F: Frame, T: Tables>(
     let Some(head) = head.filter(|_| ip.payload_len() >= wire::LEN as u32) else {
         return Some(settle(tables, Reason::OtherProtocol));
     };
-    if ip.is_v6 && head.kind == ndp::SOLICITATION {
+    if ip.is_v6 && head.kind == SOLICITATION {
         return Some(settle(tables, ndp::answer(frame, tables, control, work)));
     }
-    if work.link.destination != work.own {
+    if !ethernet::same(work.link.destination, work.own) {
         return Some(settle(tables, Reason::OtherMac));
     }
     let (echo, error) = match ip.is_v6 {
@@ -171,26 +175,23 @@ fn fragment_of_nobody<T: Tables>(tables: &T, control: &Control, ip: &Ip) -> Verd
 }
 
 #[inline(never)]
-fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Verdict {
+fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Result<Verdict, Reason> {
     let (ip, order) = (&work.packet.ip, &work.order);
-    let Some(backend) = tables.backend(order.backend) else {
-        return refused(tables, order.service, Reason::NoBackend);
-    };
-    match forward(frame, tables, ip, backend, order.hash) {
-        Ok(verdict) => {
-            match order.sending {
-                Sending::Error => tables.count(Reason::IcmpForwarded),
-                Sending::Known => tables.count_forward(order.backend, ip.total_len, 0),
-                Sending::New => tables.count_forward(order.backend, ip.total_len, 1),
-            }
-            verdict
-        }
-        Err(Reason::TooBig) if order.sending != Sending::Error => {
-            match too_big::answer(frame, tables, work, backend) {
-                Ok(()) => settle(tables, Reason::TooBigAnswered),
-                Err(reason) => refused(tables, order.service, reason),
-            }
-        }
-        Err(reason) => refused(tables, order.service, reason),
+    let backend = tables.backend(order.backend).ok_or(Reason::NoBackend)?;
+    let verdict = forward(frame, tables, ip, backend, order.hash)?;
+    match order.sending {
+        Sending::Error => tables.count(Reason::IcmpForwarded),
+        Sending::Known => tables.count_forward(order.backend, ip.total_len, 0),
+        Sending::New => tables.count_forward(order.backend, ip.total_len, 1),
+    }
+    Ok(verdict)
+}
+
+/// Tells the sender of what does not fit.
+#[inline(always)]
+fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Verdict {
+    match too_big::answer(frame, tables, work) {
+        Ok(()) => settle(tables, Reason::TooBigAnswered),
+        Err(reason) => refused(tables, work.order.service, reason),
     }
 }

@@ -6,7 +6,7 @@ use super::forward::fitting;
 use super::icmp::{TTL, back};
 use super::parse::Ip;
 use super::{Frame, Tables, Work};
-use crate::abi::{BackendEntry, BucketKey, BucketKind, Rate, Reason, low_half};
+use crate::abi::{BucketKey, BucketKind, Rate, Reason, low_half};
 use crate::wire::{checksum, icmp, ipv4, ipv6};
 
 /// Messages to one source: ten a second, of which ten may come at once.
@@ -20,20 +20,15 @@ const SHORT_QUOTE_V4: usize = 28;
 const QUOTE_V6: usize = 1232;
 const SHORT_QUOTE_V6: usize = 48;
 
-/// Turns a packet that is too big for the way to `backend` into the message that tells its sender.
+/// Turns a packet that is too big for the way to its backend into the message that tells its sender.
 #[inline(never)]
-pub(super) fn answer<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    work: &Work,
-    backend: &BackendEntry,
-) -> Result<(), Reason> {
+pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Result<(), Reason> {
     let ip = &work.packet.ip;
     let key = BucketKey { kind: BucketKind::TooBig as u32, address: ip.source, ..BucketKey::default() };
     if !take(tables, &key, RATE, tables.now_ns()) {
         return Err(Reason::TooBig);
     }
-    let mtu = fitting(backend);
+    let mtu = fitting(tables.backend(work.order.backend).ok_or(Reason::NoBackend)?);
     let made = match ip.is_v6 {
         true if ip.total_len as usize >= QUOTE_V6 => v6::<_, QUOTE_V6>(frame, ip, mtu, long_v6),
         true => v6::<_, SHORT_QUOTE_V6>(frame, ip, mtu, |frame, at| frame.sum::<SHORT_QUOTE_V6>(at)),
@@ -98,16 +93,15 @@ fn v6<F: Frame, const QUOTE: usize>(
         + u32::from(payload_len)
         + u32::from(ipv6::ICMP);
     let head = with_checksum(head, u32::from(quote) + pseudo);
-    let header = ipv6::Header {
+    let fixed = ipv6::Fixed {
         version: 6,
         traffic_class: 0,
         flow_label: 0,
         payload_len,
         next_header: ipv6::ICMP,
         hop_limit: TTL,
-        source: ip.destination,
-        destination: ip.source,
     };
+    let header = ipv6::Header { fixed, source: ip.destination, destination: ip.source };
     let start = in_front(frame, ip, QUOTE, ipv6::LEN)?;
     frame.write(start, header.emit())?;
     frame.write(start + ipv6::LEN, head.emit())

@@ -16,16 +16,11 @@ pub const fn halves(word: u32) -> u32 {
 /// Sum of the 16-bit words of an address in its 16-byte form. IPv4 ones count without the mapping's prefix.
 #[inline(always)]
 pub const fn address(address: [u8; 16]) -> u32 {
-    let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = address;
-    let last = halves(u32::from_be_bytes([d0, d1, d2, d3]));
-    match crate::abi::unmapped(address) {
-        Some(_) => last,
-        None => {
-            halves(u32::from_be_bytes([a0, a1, a2, a3]))
-                + halves(u32::from_be_bytes([b0, b1, b2, b3]))
-                + halves(u32::from_be_bytes([c0, c1, c2, c3]))
-                + last
-        }
+    let [high, low] = crate::abi::words(address);
+    let last = halves(low as u32);
+    match crate::abi::is_mapped(address) {
+        true => last,
+        false => halves((high >> 32) as u32) + halves(high as u32) + halves((low >> 32) as u32) + last,
     }
 }
 

@@ -21,21 +21,61 @@ pub const IPV6: u8 = IpProto::Ipv6 as u8;
 /// Length of a fragment header in bytes.
 pub const FRAGMENT_LEN: usize = 8;
 
-/// A parsed header; lengths are not checked against anything.
+/// Length of what is in front of the addresses, in bytes.
+pub const FIXED_LEN: usize = 8;
+
+/// What is in front of the addresses; lengths are not checked against anything.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Header {
+pub struct Fixed {
     /// Version, 4 bits.
     pub version: u8,
     /// DSCP and ECN.
     pub traffic_class: u8,
     /// Flow label, 20 bits.
     pub flow_label: u32,
-    /// Bytes behind the fixed header.
+    /// Bytes behind the header.
     pub payload_len: u16,
-    /// Protocol number of what is behind the fixed header.
+    /// Protocol number of what is behind the header.
     pub next_header: u8,
     /// Hop limit.
     pub hop_limit: u8,
+}
+
+impl Fixed {
+    /// Reads it.
+    #[inline(always)]
+    pub const fn parse(bytes: [u8; FIXED_LEN]) -> Self {
+        let word = u64::from_be_bytes(bytes);
+        Self {
+            version: (word >> 60) as u8,
+            traffic_class: (word >> 52) as u8,
+            flow_label: (word >> 32) as u32 & 0xf_ffff,
+            payload_len: (word >> 16) as u16,
+            next_header: (word >> 8) as u8,
+            hop_limit: word as u8,
+        }
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    pub const fn emit(&self) -> [u8; FIXED_LEN] {
+        let first = 6 << 28 | (self.traffic_class as u32) << 20 | self.flow_label & 0xf_ffff;
+        let second = (self.payload_len as u32) << 16 | (self.next_header as u32) << 8 | self.hop_limit as u32;
+        ((first as u64) << 32 | second as u64).to_be_bytes()
+    }
+
+    /// Length of the whole packet in bytes.
+    #[inline(always)]
+    pub const fn total_len(&self) -> u32 {
+        LEN as u32 + self.payload_len as u32
+    }
+}
+
+/// A parsed header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Header {
+    /// What is in front of the addresses.
+    pub fixed: Fixed,
     /// Source address.
     pub source: [u8; 16],
     /// Destination address.
@@ -46,42 +86,20 @@ impl Header {
     /// Reads a header.
     #[inline(always)]
     pub const fn parse(bytes: [u8; LEN]) -> Self {
-        #[rustfmt::skip]
-        let [w0, w1, w2, w3, l0, l1, next_header, hop_limit,
-             s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf,
-             d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, da, db, dc, dd, de, df] = bytes;
-        let word = u32::from_be_bytes([w0, w1, w2, w3]);
+        let [fixed, s0, s1, d0, d1]: [[u8; 8]; 5] = zerocopy::transmute!(bytes);
         Self {
-            version: (word >> 28) as u8,
-            traffic_class: (word >> 20) as u8,
-            flow_label: word & 0xf_ffff,
-            payload_len: u16::from_be_bytes([l0, l1]),
-            next_header,
-            hop_limit,
-            source: [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf],
-            destination: [d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, da, db, dc, dd, de, df],
+            fixed: Fixed::parse(fixed),
+            source: zerocopy::transmute!([s0, s1]),
+            destination: zerocopy::transmute!([d0, d1]),
         }
     }
 
     /// Writes a header.
     #[inline(always)]
     pub const fn emit(&self) -> [u8; LEN] {
-        let word = 6 << 28 | (self.traffic_class as u32) << 20 | self.flow_label & 0xf_ffff;
-        let [w0, w1, w2, w3] = word.to_be_bytes();
-        let [l0, l1] = self.payload_len.to_be_bytes();
-        let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf] = self.source;
-        let [d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, da, db, dc, dd, de, df] = self.destination;
-        #[rustfmt::skip]
-        let bytes = [w0, w1, w2, w3, l0, l1, self.next_header, self.hop_limit,
-             s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf,
-             d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, da, db, dc, dd, de, df];
-        bytes
-    }
-
-    /// Length of the whole packet in bytes.
-    #[inline(always)]
-    pub const fn total_len(&self) -> u32 {
-        LEN as u32 + self.payload_len as u32
+        let [s0, s1]: [[u8; 8]; 2] = zerocopy::transmute!(self.source);
+        let [d0, d1]: [[u8; 8]; 2] = zerocopy::transmute!(self.destination);
+        zerocopy::transmute!([self.fixed.emit(), s0, s1, d0, d1])
     }
 }
 
@@ -125,9 +143,10 @@ mod tests {
         bytes[8] = 0x20;
         bytes[39] = 0x10;
         let header = Header::parse(bytes);
-        assert_eq!((header.version, header.traffic_class, header.flow_label), (6, 0xab, 0xc_def1));
-        assert_eq!((header.payload_len, header.next_header, header.hop_limit), (1500, 17, 63));
-        assert_eq!((header.source[0], header.destination[15], header.total_len()), (0x20, 0x10, 1540));
+        let fixed = header.fixed;
+        assert_eq!((fixed.version, fixed.traffic_class, fixed.flow_label), (6, 0xab, 0xc_def1));
+        assert_eq!((fixed.payload_len, fixed.next_header, fixed.hop_limit), (1500, 17, 63));
+        assert_eq!((header.source[0], header.destination[15], fixed.total_len()), (0x20, 0x10, 1540));
     }
 
     #[test]
@@ -143,9 +162,9 @@ mod tests {
             traffic_class: u8, label in 0u32..1 << 20, payload_len: u16, next_header: u8, hop_limit: u8,
             source: [u8; 16], destination: [u8; 16],
         ) {
-            let header = Header {
-                version: 6, traffic_class, flow_label: label, payload_len, next_header, hop_limit, source, destination,
-            };
+            let fixed =
+                Fixed { version: 6, traffic_class, flow_label: label, payload_len, next_header, hop_limit };
+            let header = Header { fixed, source, destination };
             prop_assert_eq!(Header::parse(header.emit()), header);
             let oracle = etherparse::Ipv6Header::from_slice(&header.emit()).unwrap().0;
             prop_assert_eq!(oracle.traffic_class, traffic_class);

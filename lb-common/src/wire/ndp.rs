@@ -3,7 +3,7 @@
 //! A message is its fixed part, and, where somebody's MAC address is told, one option of eight bytes behind it. Whether
 //! a packet may be believed (hop limit 255, checksum, who sent it) is for whoever takes it off the wire.
 
-use super::checksum::{finish, halves};
+use super::checksum::{address, finish, halves};
 use super::ethernet::Mac;
 
 /// Length of the fixed part of either message, in bytes.
@@ -137,16 +137,6 @@ pub const fn checksum(source: [u8; 16], destination: [u8; 16], (fixed, option): 
     };
     let pseudo_header = address(source) + address(destination) + length as u32 + ICMP as u32;
     finish(pseudo_header + head + halves(u32::from_be_bytes([f0, f1, f2, f3])) + address(target) + option)
-}
-
-/// Sum of an address' eight words.
-#[inline(always)]
-const fn address(address: [u8; 16]) -> u32 {
-    let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = address;
-    halves(u32::from_be_bytes([a0, a1, a2, a3]))
-        + halves(u32::from_be_bytes([b0, b1, b2, b3]))
-        + halves(u32::from_be_bytes([c0, c1, c2, c3]))
-        + halves(u32::from_be_bytes([d0, d1, d2, d3]))
 }
 
 /// Type, flags and target; `None` for another code than 0 and for a multicast target.

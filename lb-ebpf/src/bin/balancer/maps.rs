@@ -73,6 +73,10 @@ static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static INGRESS_PORT: u16 = 0;
 
+/// A key on the stack, where the kernel refuses unaligned stores.
+#[repr(align(8))]
+struct Aligned<T>(T);
+
 /// This CPU's memory for a packet.
 #[inline(always)]
 pub fn work() -> Option<&'static mut Work> {
@@ -138,12 +142,12 @@ impl<const NOTED: bool> Tables for Maps<NOTED> {
 
     #[inline(always)]
     fn range(&self, key: &RangeKey) -> Option<&ServiceEntry> {
-        RANGES.get(Key::new(RangeKey::BITS, *key))
+        RANGES.get(&Aligned(Key::new(RangeKey::BITS, *key)).0)
     }
 
     #[inline(always)]
     fn prefix(&self, address: &[u8; 16]) -> Option<PrefixEntry> {
-        PREFIXES.get(Key::new(PrefixKey::BITS, PrefixKey::new(*address))).copied()
+        PREFIXES.get(&Aligned(Key::new(PrefixKey::BITS, PrefixKey::new(*address))).0).copied()
     }
 
     #[inline(always)]
@@ -154,7 +158,7 @@ impl<const NOTED: bool> Tables for Maps<NOTED> {
 
     #[inline(always)]
     fn acl(&self, key: &AclKey) -> Option<AclVerdict> {
-        ACL.get(Key::new(AclKey::LIST_BITS + 128, *key)).copied().map(AclVerdict::from_raw)
+        ACL.get(&Aligned(Key::new(AclKey::LIST_BITS + 128, *key)).0).copied().map(AclVerdict::from_raw)
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! Adapters between the kernel and `lb_common::datapath`, shared by the programs in `src/bin`: no decision is made here.
 #![no_std]
 
+pub mod bench;
 pub mod frame;
 
 use aya_ebpf::bindings::xdp_action;

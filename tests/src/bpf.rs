@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, ProbeEntry, Reason, ServiceKey,
-    Slot, unmapped,
+    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, ProbeEntry, Reason,
+    ServiceKey, Slot, unmapped,
 };
 use lb_common::datapath::host::{HostFrame, HostTables};
 use lb_common::datapath::{Verdict, probe, process};

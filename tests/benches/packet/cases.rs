@@ -57,7 +57,13 @@ pub const CASES: &[Case] = &[
     Case { name: "tcp, 100 services in turn", scene: HUNDRED, services: 100, ..ONE },
     Case { name: "tcp, 10k services, one hot", scene: MANY, aim: Some(2.8), ..ONE },
     Case { name: "tcp, 10k services in turn", scene: MANY, services: 10_000, ..ONE },
-    Case { name: "tcp, 10k services in turn, 100k flows", scene: MANY, services: 10_000, flows: 100_000, ..ONE },
+    Case {
+        name: "tcp, 10k services in turn, 100k flows",
+        scene: MANY,
+        services: 10_000,
+        flows: 100_000,
+        ..ONE
+    },
     Case { name: "tcp, unsettled slot, 1 recorded flow", scene: UNSETTLED, ..ONE },
     Case { name: "tcp, unsettled slots, 100k recorded flows", scene: UNSETTLED, flows: 100_000, ..ONE },
 ];

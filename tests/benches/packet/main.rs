@@ -64,7 +64,8 @@ fn main() -> Result<()> {
     // Read first: a mistake in a name should not cost a minute.
     let baseline = options.compare.as_deref().map(Baseline::read).transpose()?;
     let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
-    let wanted = |case: &&Case| options.words.is_empty() || options.words.iter().any(|word| case.name.contains(word));
+    let wanted =
+        |case: &&Case| options.words.is_empty() || options.words.iter().any(|word| case.name.contains(word));
     let cases: Vec<&Case> = CASES.iter().filter(wanted).collect();
     if cases.is_empty() {
         bail!("no row's name contains {}", options.words.join(" or "));

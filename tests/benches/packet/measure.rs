@@ -26,7 +26,8 @@ pub struct Subject {
 
 impl Subject {
     pub fn new(case: &'static Case, stages: &mut [Stage]) -> Self {
-        let stage = stages.iter().position(|stage| stage.scene == case.scene).expect("a stage for every case");
+        let stage =
+            stages.iter().position(|stage| stage.scene == case.scene).expect("a stage for every case");
         let bench = &mut stages[stage].bench;
         let mut frame = (case.frame)();
         frame.resize(frame.len().max(SHORTEST), 0);

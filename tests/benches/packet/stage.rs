@@ -54,9 +54,11 @@ impl Scene {
                 ..backend(1, 31, FROM_NODE)
             })
             .collect();
-        let plain: Vec<DesiredBackend> = (1..=self.backends.min(10) as u8).map(|n| backend(1, n, None)).collect();
+        let plain: Vec<DesiredBackend> =
+            (1..=self.backends.min(10) as u8).map(|n| backend(1, n, None)).collect();
         let first = |protocol, port, backends: &[DesiredBackend]| {
-            let mut one = DesiredService { ring_size: self.ring, ..service(protocol, port, backends.to_vec()) };
+            let mut one =
+                DesiredService { ring_size: self.ring, ..service(protocol, port, backends.to_vec()) };
             one.id.address = FIRST_SERVICE;
             one
         };

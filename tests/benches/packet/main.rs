@@ -22,7 +22,7 @@ use self::report::{Baseline, Row};
 use self::stage::Stage;
 
 const HELP: &str = "\
-Usage: cargo xtask bench packet [-- [OPTIONS] [WORD…]]
+Usage: cargo xtask bench packet [OPTIONS] [WORD…]
 
 Words select the rows whose name contains one of them.
 
@@ -57,6 +57,10 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = read(std::env::args().skip(1))?;
+    // Set by xtask: cargo starts benchmarks in the package's directory.
+    if let Some(directory) = std::env::var_os("LB_BENCH_DIR") {
+        std::env::set_current_dir(&directory).with_context(|| format!("entering {}", directory.display()))?;
+    }
     if options.help {
         print!("{HELP}");
         return Ok(());

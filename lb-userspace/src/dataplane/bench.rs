@@ -77,8 +77,8 @@ pub struct Repeated<'a> {
     pub restore: usize,
     /// What changes from iteration to iteration.
     pub vary: Vary,
-    /// The flow of the first iteration, counted from 0.
-    pub first_flow: u32,
+    /// Number of the first iteration: where to begin among the flows and the destination addresses.
+    pub first: u32,
     /// Iterations before the clock starts.
     pub warm_up: u32,
     /// Iterations that are timed, and one: the last one's beginning ends the time.
@@ -164,7 +164,8 @@ fn duplicate(program: &Xdp, name: &'static str) -> Result<ProgramFd, Error> {
 }
 
 fn task(repeated: &Repeated<'_>, iterations: u32) -> Task {
-    let Repeated { frame, restore, vary, first_flow, warm_up, .. } = *repeated;
+    let Repeated { frame, restore, vary, first, warm_up, .. } = *repeated;
+    let flow = first % vary.flows.max(1);
     let per_address = u32::from(layout::PORTS_PER_ADDRESS);
     let mut template = [0; TEMPLATE_WORDS];
     for (word, bytes) in template.iter_mut().zip(frame.chunks_exact(8)) {
@@ -183,10 +184,10 @@ fn task(repeated: &Repeated<'_>, iterations: u32) -> Task {
         flows: vary.flows,
         first_service: vary.first_service,
         services: vary.services,
-        flow: first_flow,
-        address: vary.first_address + first_flow / per_address,
-        port: u32::from(FIRST_PORT) + first_flow % per_address,
-        service: if vary.services > 1 { first_flow % vary.services } else { 0 },
+        flow,
+        address: vary.first_address + flow / per_address,
+        port: u32::from(FIRST_PORT) + flow % per_address,
+        service: first % vary.services.max(1),
         ..Task::default()
     }
 }
@@ -199,9 +200,10 @@ mod tests {
     fn the_task_starts_where_the_first_flow_is() {
         let vary = Vary { flows: 1_000_000, first_address: 100, services: 7, ..Vary::default() };
         let repeated =
-            Repeated { frame: &[1; 16], restore: 14, vary, first_flow: 120_003, warm_up: 1, iterations: 5 };
+            Repeated { frame: &[1; 16], restore: 14, vary, first: 2_120_003, warm_up: 1, iterations: 5 };
         let task = task(&repeated, 7);
-        assert_eq!((task.address, task.port, task.service), (102, 1027, 120_003 % 7));
+        assert_eq!((task.flow, task.address, task.port), (120_003, 102, 1027));
+        assert_eq!(task.service, 2_120_003 % 7);
         assert_eq!((task.restore_words, task.template[1], task.template[2]), (2, 0x0101_0101_0101_0101, 0));
     }
 }

@@ -33,8 +33,8 @@ Words select the rows whose name contains one of them.
   --compare FILE  compare with figures written before
 ";
 
-/// Timed iterations per measurement; more where there are more flows.
-const ITERATIONS: u32 = 20_000;
+/// Timed iterations per measurement: about a millisecond, so that the scheduler rarely puts somebody else in between.
+const ITERATIONS: u32 = 10_000;
 const ROUNDS: usize = 41;
 const QUICK_ROUNDS: usize = 5;
 
@@ -129,7 +129,7 @@ fn measure(cases: &[&'static Case], rounds: usize) -> Vec<Row> {
             stages.push(Stage::new(case.scene));
         }
     }
-    let subjects: Vec<Subject> = cases.iter().map(|case| Subject::new(case, &mut stages)).collect();
+    let mut subjects: Vec<Subject> = cases.iter().map(|case| Subject::new(case, &mut stages)).collect();
     let frame = (CASES[0].frame)();
     let load = |kind| Stopwatch::floor(kind).expect("the floors load");
     // Floor (c) twice: against itself it shows how far the machine can be trusted.
@@ -151,7 +151,7 @@ fn measure(cases: &[&'static Case], rounds: usize) -> Vec<Row> {
         for (((kind, _), stopwatch), row) in FLOORS.iter().zip(&mut floors).zip(floor_rows) {
             pair(row, floor(stopwatch, *kind, &frame, ITERATIONS));
         }
-        for (subject, row) in subjects.iter().zip(case_rows) {
+        for (subject, row) in subjects.iter_mut().zip(case_rows) {
             pair(row, subject.time(&mut stages, ITERATIONS));
         }
     }

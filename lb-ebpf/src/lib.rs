@@ -2,6 +2,7 @@
 #![no_std]
 #![feature(asm_experimental_arch)]
 
+pub mod bench;
 pub mod frame;
 
 use core::arch::asm;

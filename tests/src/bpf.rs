@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
-    BackendEntry, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, ProbeEntry, Reason, ServiceKey,
-    Slot, unmapped,
+    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, ProbeEntry, Reason,
+    ServiceKey, Slot, unmapped,
 };
 use lb_common::datapath::host::{HostFrame, HostTables};
 use lb_common::datapath::{Verdict, probe, process};
@@ -138,6 +138,7 @@ pub struct Bench {
     probes: ProbeTable,
     host: HostTables,
     observed: Observed,
+    size: Size,
     // Last: the pins go when nothing uses them any more.
     _pins: TestPins,
 }
@@ -145,20 +146,25 @@ pub struct Bench {
 impl Bench {
     /// Loads the programs of both entrances, and brings both tables to this state.
     pub fn new(desired: &Desired) -> Self {
+        Self::sized(desired, SIZE)
+    }
+
+    /// The same with maps of this size.
+    pub fn sized(desired: &Desired, size: Size) -> Self {
         let pins = TestPins::new();
         let lock = pins.0.lock().expect("nobody else has this directory");
-        let plane = KernelPlane::open_or_create(&pins.0, &SIZE).expect("maps");
+        let plane = KernelPlane::open_or_create(&pins.0, &size).expect("maps");
         drop(lock);
         let accepted = "the verifier accepts the program";
-        let balancer = TestProgram::balancer(&pins.0, &SIZE, Entrance::Network.port()).expect(accepted);
-        let probe = TestProgram::probe(&pins.0, &SIZE, Entrance::Gate.port()).expect(accepted);
+        let balancer = TestProgram::balancer(&pins.0, &size, Entrance::Network.port()).expect(accepted);
+        let probe = TestProgram::probe(&pins.0, &size, Entrance::Gate.port()).expect(accepted);
         let probes = plane.probe_table().expect("the table of probes");
         let host = HostTables {
             probes: (0..PROBE_SLOTS).map(|slot| (slot, ProbeEntry::default())).collect(),
             ..HostTables::default()
         };
         let observed = Observed::default();
-        let mut bench = Self { plane, balancer, probe, probes, host, observed, _pins: pins };
+        let mut bench = Self { plane, balancer, probe, probes, host, observed, size, _pins: pins };
         bench.refresh();
         bench.apply(desired);
         bench
@@ -176,6 +182,17 @@ impl Bench {
         self.refresh();
     }
 
+    /// Makes every slot fresh and leaves it with its owner: flows are recorded, and none moves.
+    pub fn unsettle(&mut self) {
+        let touched = |slot: &Slot| Some(slot.moved_to(BackendId::NONE).moved_to(slot.current()));
+        let observed = &self.observed;
+        let steps = observed.rings.iter().map(|(key, slots)| Step::WriteSlots {
+            start: observed.services[key].ring_start,
+            words: slots.iter().map(touched).collect(),
+        });
+        self.execute(steps.collect());
+    }
+
     /// Writes an entry for a probe's source port into both.
     pub fn arm(&mut self, slot: u32, entry: &ProbeEntry) {
         self.probes.arm(slot, entry);
@@ -189,15 +206,15 @@ impl Bench {
         host.control = observed.control;
         host.services = observed.services.clone();
         host.vips = observed.vips.clone();
-        host.rings = vec![Slot::default(); SIZE.ring_slots as usize];
+        host.rings = vec![Slot::default(); self.size.ring_slots as usize];
         for (key, slots) in &observed.rings {
             let start = observed.services[key].ring_start as usize;
             host.rings[start..start + slots.len()].copy_from_slice(slots);
         }
         // Arrays have all their elements from the beginning.
-        host.backends = (0..=SIZE.backends).map(|id| (id, BackendEntry::default())).collect();
+        host.backends = (0..=self.size.backends).map(|id| (id, BackendEntry::default())).collect();
         host.backends.extend(&observed.backends);
-        host.ports = (0..=SIZE.ports as u16).map(|number| (number, PortEntry::default())).collect();
+        host.ports = (0..=self.size.ports as u16).map(|number| (number, PortEntry::default())).collect();
         host.ports.extend(&observed.ports);
         self.observed = observed;
     }

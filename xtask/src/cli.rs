@@ -15,6 +15,8 @@ Tasks:
   clippy            clippy for the host crates and the eBPF crate; warnings are errors
   tidy              what clippy does not check: layering, file sizes, left-overs, unsafe, machine paths
   bench [FILTER…]   run the benchmarks (root)
+  bench packet [ARGUMENTS…]
+                    time per packet through the real balancer (root); `-- --help` tells the arguments
 
 All tasks but tidy do first what they need of setup.
 
@@ -35,6 +37,7 @@ pub enum Task {
     Clippy,
     Tidy,
     Bench { filters: Vec<String> },
+    BenchPacket { arguments: Vec<String> },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +56,8 @@ pub enum Formatting {
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task, String> {
     let arguments: Vec<String> = arguments.into_iter().collect();
     let asks_help = |word: &String| matches!(word.as_str(), "-h" | "--help");
-    if arguments.iter().any(asks_help) {
+    // What follows -- is somebody else's.
+    if arguments.iter().take_while(|word| *word != "--").any(asks_help) {
         return Ok(Task::Help);
     }
     let Some((name, rest)) = arguments.split_first() else {
@@ -71,6 +75,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task, String
         ("fmt", ["--check"]) => Task::Fmt(Formatting::Check),
         ("clippy", []) => Task::Clippy,
         ("tidy", []) => Task::Tidy,
+        ("bench", ["packet", "--", arguments @ ..] | ["packet", arguments @ ..]) => {
+            Task::BenchPacket { arguments: arguments.iter().map(|word| (*word).to_owned()).collect() }
+        }
         ("bench", words) => Task::Bench { filters: filters(words)? },
         ("help" | "setup" | "build" | "demo" | "fmt" | "clippy" | "tidy", words) => {
             return Err(format!("{name} does not take \"{}\"", words.join(" ")));
@@ -100,6 +107,10 @@ mod tests {
         assert_eq!(read("fmt --check"), Ok(Task::Fmt(Formatting::Check)));
         assert_eq!(read("test a b"), Ok(Task::Test { filters: vec!["a".into(), "b".into()] }));
         assert_eq!(read("test --help"), Ok(Task::Help));
+        assert_eq!(read("bench packet"), Ok(Task::BenchPacket { arguments: Vec::new() }));
+        assert_eq!(read("bench datapath"), Ok(Task::Bench { filters: vec!["datapath".into()] }));
+        let arguments = vec!["--quick".into(), "--help".into()];
+        assert_eq!(read("bench packet -- --quick --help"), Ok(Task::BenchPacket { arguments }));
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn perform(task: Task) -> Result<()> {
             checks::clippy_ebpf(&workspace)?;
         }
         Task::Tidy => checks::tidy(&workspace)?,
+        Task::BenchPacket { arguments } => tests_run::bench_packet(&workspace, &arguments)?,
         Task::Bench { filters } => tests_run::bench(&workspace, &filters)?,
     }
     Ok(())

@@ -63,6 +63,15 @@ pub fn bench(workspace: &Workspace, filters: &[String]) -> Result<()> {
     run::stream(bench.arg("--").args(filters).env("LB_BIN", lb))
 }
 
+/// Tells it the directory we were called in, because the arguments name files and cargo goes elsewhere.
+pub fn bench_packet(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    setup::for_running(workspace)?;
+    let mut bench =
+        workspace.cargo(&["bench", "--quiet", "--package", "lb-tests", "--bench", "packet", "--"]);
+    let here = std::env::current_dir().context("the current directory")?;
+    run::stream(bench.args(arguments).env("LB_BENCH_DIR", here))
+}
+
 fn step(name: &str, act: impl FnOnce() -> Result<()>) -> bool {
     println!("== {name}");
     let started = Instant::now();

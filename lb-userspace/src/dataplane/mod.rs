@@ -3,6 +3,7 @@
 //! The only module that knows aya. It decides nothing: `reconcile` does.
 
 mod attach;
+mod bench;
 mod bpffs;
 mod capacity;
 mod counters;
@@ -18,6 +19,7 @@ mod probes;
 mod refusal;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
+pub use bench::{Floor, Outcome, RESTORABLE, Repeated, Stopwatch, Vary};
 pub use bpffs::{Lock, Pins};
 pub use capacity::{Memory, PORTS as PORT_CAPACITY, memory, possible_cpus};
 pub use counters::{Counters, ServiceDrops};

@@ -135,9 +135,13 @@ impl TestProgram {
 
     fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, Error> {
         let name = self.name;
-        let refused = |source| Error::Program { program: name, source };
+        self.program()?.test_run(options).map_err(|source| Error::Program { program: name, source })
+    }
+
+    /// The program itself.
+    pub(super) fn program(&mut self) -> Result<&mut Xdp, Error> {
+        let name = self.name;
         let program = self.object.program_mut(name).ok_or(Error::Missing(name))?;
-        let program: &mut Xdp = program.try_into().map_err(refused)?;
-        program.test_run(options).map_err(refused)
+        program.try_into().map_err(|source| Error::Program { program: name, source })
     }
 }

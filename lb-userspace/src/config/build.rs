@@ -3,13 +3,12 @@
 //! Decides nothing: what is incomplete was refused before.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::decode::At;
 use super::schema::{self, Config, Pool, Servers};
 use crate::model::{
-    Admission, Backend, Echo, Interface, Limits, Model, OtherPorts, Prefix, Service, ServiceId, Vip,
+    Admission, Backend, Echo, Interface, Limits, Model, OtherPorts, Prefix, Protocol, Service, ServiceId, Vip,
 };
 
 /// The model of a config without errors.
@@ -17,7 +16,7 @@ pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
     let pools: BTreeMap<&str, &Pool> =
         config.pools.iter().filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool))).collect();
     let mut services: Vec<Service> =
-        config.services.iter().filter_map(|service| make_service(service, &pools)).collect();
+        config.services.iter().filter_map(|service| make_services(service, &pools)).flatten().collect();
     services.sort_by_key(|service| service.id);
     Model {
         interfaces: config.interfaces.iter().filter_map(make_interface).collect(),
@@ -33,46 +32,64 @@ fn make_interface(interface: &schema::Interface) -> Option<Interface> {
     Some(Interface { name: interface.name.as_ref()?.value.clone(), mode: interface.mode })
 }
 
+/// Every address that has a service, and those that are written. An address without an entry of its own is like the
+/// longest written prefix that contains it.
 fn make_vips(written: &[schema::Vip], services: &[Service]) -> Vec<Vip> {
-    let vip = |address, advertise, other_ports| {
-        let prefix = Prefix::host(address);
-        Vip { address, prefix_len: prefix.length, advertise, echo: Echo::default(), other_ports }
+    let make = |prefix: Prefix, advertise, echo, other_ports| Vip {
+        address: prefix.network,
+        prefix_len: prefix.length,
+        advertise,
+        echo,
+        other_ports,
     };
-    let default = |address| vip(address, None, OtherPorts::default());
-    let mut vips: BTreeMap<IpAddr, Vip> =
-        services.iter().map(|service| (service.id.address, default(service.id.address))).collect();
-    for entry in written {
-        if let Some(At { value: address, .. }) = entry.address {
-            vips.insert(address, vip(address, entry.advertise, entry.other_ports));
-        }
+    let mut written: Vec<Vip> = written
+        .iter()
+        .filter_map(|vip| Some(make(vip.address.as_ref()?.value, vip.advertise, vip.echo, vip.other_ports)))
+        .collect();
+    written.sort_by_key(|vip| std::cmp::Reverse(vip.prefix_len));
+    let mut vips: BTreeMap<Prefix, Vip> = BTreeMap::new();
+    for prefix in services.iter().map(|service| service.id.prefix()) {
+        vips.entry(prefix).or_insert_with(|| match written.iter().find(|vip| vip.prefix().covers(&prefix)) {
+            Some(vip) => make(prefix, vip.advertise, vip.echo, vip.other_ports),
+            None => make(prefix, None, Echo::default(), OtherPorts::default()),
+        });
     }
+    vips.extend(written.into_iter().map(|vip| (vip.prefix(), vip)));
     vips.into_values().collect()
 }
 
-fn make_service(service: &schema::Service, pools: &BTreeMap<&str, &Pool>) -> Option<Service> {
-    let pool = match service.servers.as_ref()? {
-        Servers::Own(pool) => &**pool,
+/// A service for each combination of an entry's addresses, protocols and ports.
+fn make_services<'c>(
+    service: &'c schema::Service,
+    pools: &BTreeMap<&str, &'c Pool>,
+) -> Option<impl Iterator<Item = Service> + use<'c>> {
+    let pool: &'c Pool = match service.servers.as_ref()? {
+        Servers::Own(pool) => pool,
         Servers::Pool(name) => pools.get(name.value.as_str())?,
     };
     let mut backends: Vec<Backend> =
         pool.backends.iter().flatten().filter_map(|backend| make_backend(backend, pool)).collect();
     backends.sort_by_key(|backend| backend.address);
-    Some(Service {
-        name: service.name.as_ref()?.value.clone(),
-        id: ServiceId::single(
-            service.address.as_ref()?.value,
-            service.protocol.as_ref()?.value,
-            service.port.as_ref()?.value,
-        ),
-        pool: pool.name.as_ref()?.value.clone(),
+    let name = service.name.as_ref()?.value.clone();
+    let pool_name = pool.name.as_ref()?.value.clone();
+    let admission = Admission {
+        allow: Arc::clone(&service.admission.allow.prefixes),
+        deny: Arc::clone(&service.admission.deny.prefixes),
+        limits: service.admission.limits,
+    };
+    let quic = service.quic.as_ref().map(|quic| quic.value);
+    Some(service.traffic.ids().map(move |(id, _): (ServiceId, _)| Service {
+        name: name.clone(),
+        id,
+        pool: pool_name.clone(),
         ring_size: service.ring_size,
-        backends,
+        backends: backends.clone(),
         health: pool.health,
         failure: service.failure,
         agent: pool.agent.clone(),
-        quic: None,
-        admission: Admission::default(),
-    })
+        quic: quic.filter(|_| id.protocol == Protocol::Udp),
+        admission: admission.clone(),
+    }))
 }
 
 fn make_backend(backend: &schema::Backend, pool: &Pool) -> Option<Backend> {
@@ -84,8 +101,8 @@ fn make_backend(backend: &schema::Backend, pool: &Pool) -> Option<Backend> {
         forwarding: backend.forwarding.or(pool.forwarding)?,
         mac: backend.mac,
         interface: backend.interface.clone(),
-        vlan: None,
-        server_id: None,
+        vlan: backend.vlan,
+        server_id: backend.server_id.as_ref().map(|id| id.value),
         group: backend.group,
         checks: backend.checks.clone().unwrap_or_else(|| Arc::clone(&pool.checks)),
     })

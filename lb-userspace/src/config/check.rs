@@ -3,12 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::check_fit;
+use super::check_overlap::{Overlaps, Taken};
 use super::decode::{At, quoted};
 use super::diagnostic::{Findings, Report, code};
 use super::near::nearest;
 use super::schema::{Backend, Config, Pool, Servers, Service};
 use super::source::Span;
-use crate::model::ServiceId;
+use crate::model::Prefix;
+
+/// Services after all combinations of addresses, protocols and ports are made.
+const MAX_SERVICES: usize = 1 << 16;
+/// Backends of all services: what a config of a few lines can make the model hold.
+const MAX_BACKENDS: usize = 1 << 22;
 
 /// The first place of each thing that must be unique.
 struct Unique<K> {
@@ -121,36 +128,38 @@ fn members(pool: &Pool, out: &mut Findings<'_>) {
 
 fn services<'c>(config: &'c Config, pools: &mut Pools<'c>, out: &mut Findings<'_>) {
     let mut names = Unique::new("the service name");
-    let mut ids: BTreeMap<ServiceId, Span> = BTreeMap::new();
-    for service in &config.services {
+    let mut taken = Vec::new();
+    let (mut count, mut backends) = (0usize, 0usize);
+    for (index, service) in config.services.iter().enumerate() {
         names.see_name(service.name.as_ref(), out);
-        if let Some((id, span)) = id(service) {
-            match ids.get(&id) {
-                Some(first) => {
-                    let report =
-                        Report::error(code::DUPLICATE_SERVICE, span, format!("two services take {id}"));
-                    out.push(report.also(*first, "first here"));
-                }
-                None => {
-                    ids.insert(id, span);
-                }
-            }
+        let name = service.name.as_ref().map_or("?", |name| &name.value);
+        let combinations = service.traffic.count();
+        count = count.saturating_add(combinations);
+        if count <= MAX_SERVICES {
+            taken.extend(service.traffic.ids().map(|(id, span)| Taken { id, span, service: index, name }));
         }
+        check_fit::alone(service, out);
         if let Some(pool) = servers(service, pools, out) {
-            not_itself(service, pool, out);
+            let own = pool.backends.as_ref().map_or(0, Vec::len);
+            backends = backends.saturating_add(combinations.saturating_mul(own));
+            check_fit::with_pool(service, pool, out);
         }
     }
+    let span = config.services_span.unwrap_or(Span::START);
+    for (count, most, what) in [(count, MAX_SERVICES, "services"), (backends, MAX_BACKENDS, "backends")] {
+        if count > most {
+            let message = format!("these are {count} {what}; {most} are possible");
+            let report = Report::error(code::TOO_MANY, span, message);
+            out.push(report.help(
+                "each combination of address, protocol and port is a service, with all its pool's backends; \
+                 a range of ports or a prefix is one",
+            ));
+        }
+    }
+    Overlaps::new(taken).report(out);
     if config.services.is_empty() {
-        let span = config.services_span.unwrap_or(Span::START);
         out.push(Report::warning(code::NO_SERVICES, span, "there are no services".to_owned()));
     }
-}
-
-/// What the service takes, and the place to point to: its port.
-fn id(service: &Service) -> Option<(ServiceId, Span)> {
-    let (address, protocol, port) =
-        (service.address.as_ref()?, service.protocol.as_ref()?, service.port.as_ref()?);
-    Some((ServiceId::single(address.value, protocol.value, port.value), port.span))
 }
 
 /// The service's pool, with what is wrong about it as this service's pool.
@@ -203,17 +212,6 @@ fn someone_serves(pool: &Pool, out: &mut Findings<'_>) {
     }
 }
 
-fn not_itself(service: &Service, pool: &Pool, out: &mut Findings<'_>) {
-    let Some(own) = &service.address else { return };
-    for address in pool.backends.iter().flatten().filter_map(|backend| backend.address.as_ref()) {
-        if address.value == own.value {
-            let message = format!("the backend {} is its own service's address", address.value);
-            let report = Report::error(code::BACKEND_IS_SERVICE, address.span, message);
-            out.push(report.also(own.span, "the service").help("write the server's own address"));
-        }
-    }
-}
-
 fn unused(config: &Config, pools: &Pools<'_>, out: &mut Findings<'_>) {
     for name in config.pools.iter().filter_map(|pool| pool.name.as_ref()) {
         if !pools.used.contains(name.value.as_str()) {
@@ -224,13 +222,22 @@ fn unused(config: &Config, pools: &Pools<'_>, out: &mut Findings<'_>) {
 }
 
 fn vips(config: &Config, out: &mut Findings<'_>) {
-    let used: BTreeSet<IpAddr> =
-        config.services.iter().filter_map(|service| Some(service.address.as_ref()?.value)).collect();
+    let services = || config.services.iter();
+    let used: BTreeSet<Prefix> = services()
+        .flat_map(|service| service.traffic.addresses.iter().map(|address| address.value))
+        .collect();
     let mut addresses = Unique::new("the vip");
     for address in config.vips.iter().filter_map(|vip| vip.address.as_ref()) {
-        addresses.see_address(Some(address), out);
-        if !used.contains(&address.value) {
-            let message = format!("no service uses the vip {}", address.value);
+        let shown = if address.value.is_host() {
+            address.value.network.to_string()
+        } else {
+            address.value.to_string()
+        };
+        addresses.see(&address.value, address.span, &shown, out);
+        // What it contains follows it in order.
+        let next = used.range(address.value..).next();
+        if !next.is_some_and(|next| address.value.contains(next.network)) {
+            let message = format!("no service uses the vip {shown}");
             out.push(Report::warning(code::UNUSED_VIP, address.span, message));
         }
     }
@@ -245,9 +252,18 @@ fn limits(config: &Config, pools: &Pools<'_>, out: &mut Findings<'_>) {
         }
         None => 0,
     };
+    let services = || config.services.iter();
+    // What was refused counts as one: the error tells enough.
+    let count = |service: &Service| service.traffic.count().max(1);
     let needs = [
-        ("services", &config.limits.services, config.services.len()),
-        ("backends", &config.limits.backends, config.services.iter().map(backends).sum()),
+        ("services", &config.limits.services, services().map(count).fold(0, usize::saturating_add)),
+        (
+            "backends",
+            &config.limits.backends,
+            services()
+                .map(|service| count(service).saturating_mul(backends(service)))
+                .fold(0, usize::saturating_add),
+        ),
     ];
     for (key, limit, needed) in needs {
         if let Some(limit) = limit.as_ref().filter(|limit| (limit.value as usize) < needed) {

@@ -1,5 +1,6 @@
 //! Readers over nodes: mappings with known keys, lists, scalars. Each says what is wrong and goes on.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::diagnostic::{Findings, Report, code};
@@ -97,14 +98,55 @@ impl<'n> Fields<'n> {
     /// The node of a required key; `expected` says what to write there.
     pub(super) fn require(&self, key: &str, expected: &str, out: &mut Findings<'_>) -> Option<&'n Node> {
         let node = self.get(key);
-        // A slip of the key has been reported, with this key as what was meant.
-        if node.is_none()
-            && !self.entries.iter().take(MAX_SLIPS).any(|entry| self.shape.meant(&entry.key) == Some(key))
-        {
+        if node.is_none() && !self.has_slip_of(key) {
             let message = format!("{} needs the key `{key}`", self.shape.what);
             out.push(Report::error(code::MISSING_KEY, self.span, message).help(format!("it is {expected}")));
         }
         node
+    }
+
+    /// Whether a slip of the key has been reported, with this key as what was meant.
+    fn has_slip_of(&self, key: &str) -> bool {
+        self.entries.iter().take(MAX_SLIPS).any(|entry| self.shape.meant(&entry.key) == Some(key))
+    }
+
+    /// What is written under a key for one, or under another for a list of them; one of the two is required.
+    pub(super) fn one_or_many<T: Clone + Ord>(
+        &self,
+        (one, many): (&str, &str),
+        as_: &Reader<T>,
+        out: &mut Findings<'_>,
+    ) -> Vec<At<T>> {
+        let single = self.optional(one, as_, out);
+        let Some(span) = self.key_span(many) else {
+            if self.get(one).is_none() && !self.has_slip_of(many) {
+                self.require(one, as_.expected, out);
+            }
+            return single.into_iter().collect();
+        };
+        if let Some(other) = self.key_span(one) {
+            let message = format!("{} has either `{one}` or `{many}`", self.shape.what);
+            out.push(
+                Report::error(code::BAD_VALUE, span, message).also(other, "the other").help("remove one"),
+            );
+        }
+        let items = self.list(many, out);
+        if items.is_some_and(<[_]>::is_empty) {
+            let message = format!("`{many}` is an empty list");
+            out.push(
+                Report::error(code::BAD_VALUE, span, message).help(format!("each entry is {}", as_.expected)),
+            );
+        }
+        let values: Vec<At<T>> =
+            items.unwrap_or_default().iter().filter_map(|node| scalar(node, many, as_, out)).collect();
+        let mut first = BTreeMap::new();
+        for At { value, span } in &values {
+            if let Some(first) = first.insert(value, *span) {
+                let message = format!("`{many}` has an entry twice");
+                out.push(Report::error(code::DUPLICATE, *span, message).also(first, "first here"));
+            }
+        }
+        values
     }
 
     /// The value of an optional key.
@@ -143,9 +185,13 @@ fn unknown_key(entry: &Entry, shape: &Shape) -> Report {
     if shape.later.contains(&key) {
         let message = format!("the key {name} of {} is not available in this version", shape.what);
         let report = Report::error(code::NOT_AVAILABLE, entry.key_span, message);
-        return match shape.meant(key) {
-            Some(meant) => report.help(format!("write `{meant}`")),
-            None => report,
+        return match (key, shape.meant(key)) {
+            ("port", _) => report.help(
+                "the destination port may differ only with `nat`, which a later version will know; \
+                 until then backends listen on the service's port",
+            ),
+            (_, Some(meant)) => report.help(format!("write `{meant}`")),
+            (_, None) => report,
         };
     }
     if key == "<<" {
@@ -213,10 +259,6 @@ fn refusal(span: Span, key: &str, text: &str, expected: &str, fault: &Fault) -> 
         Fault::Address(sort) => {
             let message = format!("{text} is {sort}; `{key}` must be {expected}");
             Report::error(code::BAD_ADDRESS, span, message)
-        }
-        Fault::Ipv6 => {
-            let message = format!("`{key}`: IPv6 is not available in this version");
-            Report::error(code::NOT_AVAILABLE, span, message).help(format!("it must be {expected}"))
         }
     }
 }

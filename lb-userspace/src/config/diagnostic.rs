@@ -31,6 +31,22 @@ pub mod code {
     pub const TOO_LARGE: &str = "LB110";
     /// Parts of a health check that do not go together.
     pub const BAD_CHECK: &str = "LB111";
+    /// A config that expands to more services, backends or source prefixes than there may be.
+    pub const TOO_MANY: &str = "LB112";
+    /// A file of source prefixes cannot be used.
+    pub const LIST_FILE: &str = "LB113";
+    /// A source prefix is both allowed and denied.
+    pub const ALLOW_AND_DENY: &str = "LB114";
+    /// An IPv4 and an IPv6 address where both must be of one family.
+    pub const FAMILY: &str = "LB115";
+    /// A backend in a VLAN without the MAC address of its next hop.
+    pub const VLAN_WITHOUT_MAC: &str = "LB116";
+    /// QUIC, or a server ID, that does not fit its service.
+    pub const BAD_QUIC: &str = "LB117";
+    /// A limit of new flows on a protocol whose packets do not show where a flow starts.
+    pub const NO_NEW_FLOWS: &str = "LB118";
+    /// Two services overlap, and neither is within the other.
+    pub const CROSSING: &str = "LB119";
     /// Two services take the same traffic.
     pub const DUPLICATE_SERVICE: &str = "LB120";
     /// A name or address is used twice where it must be unique.
@@ -59,6 +75,10 @@ pub mod code {
     pub const NO_SERVICES: &str = "LB132";
     /// Warning: `health` without a check or agent whose results it could be about.
     pub const UNUSED_HEALTH: &str = "LB133";
+    /// Warning: a service takes part of another's traffic.
+    pub const OVERLAP: &str = "LB134";
+    /// Warning: backends without a server ID in a service that routes by them.
+    pub const NO_SERVER_ID: &str = "LB135";
 }
 
 /// Whether a finding refuses the config.

@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use super::NamedFiles;
 use super::effective_health as health;
+use super::effective_service::{self, address, addresses, forwarding};
 use crate::model::{
-    Advertise, AttachMode, Backend, Check, Forwarding, HealthPolicy, Limits, Model, OtherPorts, Service,
-    Tunnel, TunnelSource,
+    Advertise, AttachMode, Backend, Check, Echo, Forwarding, HealthPolicy, Limits, Model, OtherPorts, Service,
 };
 
 /// Renders the model. Every pool is written under `pools`, used ones only.
-pub(super) fn render(model: &Model, key_file: Option<&str>) -> String {
+pub(super) fn render(model: &Model, files: &NamedFiles) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write(&mut text, model, key_file);
+    let _ = write(&mut text, model, files);
     text
 }
 
-fn write(f: &mut String, model: &Model, key_file: Option<&str>) -> fmt::Result {
+fn write(f: &mut String, model: &Model, files: &NamedFiles) -> fmt::Result {
     writeln!(f, "version: 1")?;
     section(f, "interfaces", &model.interfaces, |f, interface| {
         let mode = match interface.mode {
@@ -28,19 +29,25 @@ fn write(f: &mut String, model: &Model, key_file: Option<&str>) -> fmt::Result {
         writeln!(f, "  - {{name: {}, mode: {mode}}}", text(&interface.name))
     })?;
     section(f, "vips", &model.vips, |f, vip| {
-        write!(f, "  - {{address: {}", vip.address)?;
+        write!(f, "  - {{address: {}", addresses(&vip.prefix()))?;
         match vip.advertise {
             Some(Advertise::Arp) => write!(f, ", advertise: arp")?,
             Some(Advertise::None) => write!(f, ", advertise: none")?,
             None => {}
         }
+        let echo = match vip.echo {
+            Echo::WhileUp => "true",
+            Echo::Always => "always",
+            Echo::Never => "false",
+        };
         let other_ports = match vip.other_ports {
             OtherPorts::Drop => "drop",
             OtherPorts::Pass => "pass",
         };
-        writeln!(f, ", other_ports: {other_ports}}}")
+        writeln!(f, ", echo: {echo}, other_ports: {other_ports}}}")
     })?;
-    section(f, "services", &model.services, service)?;
+    let entries = effective_service::entries(&model.services);
+    section(f, "services", &entries, |f, entry| effective_service::write(f, entry, files))?;
 
     let pools: BTreeMap<&str, &Service> =
         model.services.iter().map(|service| (service.pool.as_str(), service)).collect();
@@ -52,7 +59,7 @@ fn write(f: &mut String, model: &Model, key_file: Option<&str>) -> fmt::Result {
         writeln!(f, "on_change: [{}]", words.join(", "))?;
     }
     limits(f, &model.limits)?;
-    if let Some(key_file) = key_file {
+    if let Some(key_file) = &files.key {
         writeln!(f, "cluster:\n  key_file: {}", text(key_file))?;
     }
     Ok(())
@@ -69,19 +76,6 @@ fn section<T>(
     }
     writeln!(f, "{name}:")?;
     items.iter().try_for_each(|entry| item(f, entry))
-}
-
-fn service(f: &mut String, service: &Service) -> fmt::Result {
-    writeln!(f, "  - name: {}", text(&service.name))?;
-    writeln!(f, "    address: {}", service.id.address)?;
-    writeln!(f, "    protocol: {}", service.id.protocol)?;
-    writeln!(f, "    port: {}", service.id.port)?;
-    writeln!(f, "    algorithm: maglev")?;
-    if let Some(ring_size) = service.ring_size {
-        writeln!(f, "    ring_size: {ring_size}")?;
-    }
-    f.push_str(&health::failure(&service.failure));
-    writeln!(f, "    pool: {}", text(&service.pool))
 }
 
 fn pool(f: &mut String, service: &Service) -> fmt::Result {
@@ -110,7 +104,7 @@ fn backend(f: &mut String, backend: &Backend, common: Forwarding, checks: &[Chec
     if let Some(name) = &backend.name {
         write!(f, "name: {}, ", text(name))?;
     }
-    write!(f, "address: {}, weight: {}", backend.address, backend.weight)?;
+    write!(f, "address: {}, weight: {}", address(backend.address), backend.weight)?;
     if backend.drain {
         write!(f, ", drain: true")?;
     }
@@ -119,6 +113,12 @@ fn backend(f: &mut String, backend: &Backend, common: Forwarding, checks: &[Chec
     }
     if let Some(interface) = &backend.interface {
         write!(f, ", interface: {}", text(interface))?;
+    }
+    if let Some(vlan) = backend.vlan {
+        write!(f, ", vlan: {vlan}")?;
+    }
+    if let Some(server_id) = backend.server_id {
+        write!(f, ", server_id: {server_id:#x}")?;
     }
     if backend.forwarding != common {
         write!(f, ", forwarding: {}", forwarding(backend.forwarding))?;
@@ -130,18 +130,6 @@ fn backend(f: &mut String, backend: &Backend, common: Forwarding, checks: &[Chec
         write!(f, ", health_check: {}", health::checks(&backend.checks))?;
     }
     writeln!(f, "}}")
-}
-
-fn forwarding(forwarding: Forwarding) -> String {
-    match forwarding {
-        Forwarding::L2 => "l2".to_owned(),
-        Forwarding::Tunnel(Tunnel { source: TunnelSource::Node, .. }) => {
-            "{type: ipip, source: auto}".to_owned()
-        }
-        Forwarding::Tunnel(Tunnel { source: TunnelSource::Prefix(prefix), .. }) => {
-            format!("{{type: ipip, source: {prefix}}}")
-        }
-    }
 }
 
 fn limits(f: &mut String, limits: &Limits) -> fmt::Result {

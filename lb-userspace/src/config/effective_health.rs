@@ -1,6 +1,7 @@
 //! Health checking as YAML: checks fully written out, in one spelling.
 
 use super::effective::text;
+use super::effective_service::address as written_address;
 use super::health_value::written;
 use crate::model::{
     AgentCheck, AllDown, BodyMatch, Check, CheckKind, Exchange, FailurePolicy, HealthPolicy, HttpCheck,
@@ -68,8 +69,8 @@ fn check(check: &Check) -> String {
         ("max_interval", written(timing.max_interval)),
     ];
     keys.extend(check.port.map(|port| ("port", port.to_string())));
-    keys.extend(check.address.map(|address| ("address", address.to_string())));
-    keys.extend(check.source.map(|source| ("source", source.to_string())));
+    keys.extend(check.address.map(|address| ("address", written_address(address))));
+    keys.extend(check.source.map(|source| ("source", written_address(source))));
     keys.extend(check.interface.as_ref().map(|interface| ("interface", text(interface))));
     match &check.kind {
         CheckKind::Icmp => {}

@@ -12,7 +12,8 @@ use super::health_kind;
 use super::health_value::{self as value, CheckType};
 use super::layers::Layers;
 use super::node::{Kind, Node};
-use super::value::{ADDRESS, INTERFACE, PORT};
+use super::value::{INTERFACE, PORT};
+use super::value_net::ADDRESS;
 use crate::model::{Check, Timing, Via};
 
 const EXPECTED: &str = "a mapping such as {type: tcp}, a list of mappings, or none";

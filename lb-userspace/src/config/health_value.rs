@@ -1,6 +1,6 @@
 //! Scalars of health checking: durations, percentages, statuses, parts of HTTP. Pure text in, value or fault out.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -120,7 +120,8 @@ pub(super) const HEADER_VALUE: Reader<String> = Reader {
 /// Whether a `Host` header, its port aside, is a name rather than an address.
 pub(super) fn is_name(host: &str) -> bool {
     let name = host.split(':').next().unwrap_or(host);
-    !name.is_empty() && !name.starts_with('[') && name.parse::<Ipv4Addr>().is_err()
+    let address = name.parse::<Ipv4Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok();
+    !name.is_empty() && !name.starts_with('[') && !address
 }
 
 /// `token` of RFC 9110, section 5.6.2.

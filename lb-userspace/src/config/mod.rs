@@ -3,16 +3,22 @@
 //! The only module that knows YAML. It knows nothing of the kernel: whether an interface exists or a backend is
 //! on-link is found out by others.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+mod admission;
 mod build;
 mod check;
+mod check_fit;
+mod check_overlap;
 mod decode;
 mod diagnostic;
 mod effective;
 mod effective_health;
+mod effective_service;
+mod forwarding;
 mod health;
 mod health_kind;
 mod health_value;
@@ -20,16 +26,20 @@ mod layers;
 mod near;
 mod node;
 mod policy;
+mod quic;
 mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod value;
+mod value_net;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, code};
 pub use source::Place;
 
 use crate::model::Model;
+use admission::{FileReader, Files};
 use diagnostic::{Findings, Report};
 use source::{Source, Span};
 
@@ -45,8 +55,8 @@ pub const DEFAULT_HASH_KEY: [u8; 16] = *b"lb default key 1";
 pub struct Loaded {
     /// What it asks for.
     pub model: Model,
-    /// `cluster.key_file` as written: relative to the config's directory.
-    pub key_file: Option<String>,
+    /// The files it names, as written.
+    pub files: NamedFiles,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Diagnostic>,
     /// The text it was read from.
@@ -56,8 +66,19 @@ pub struct Loaded {
 impl Loaded {
     /// The merged view as YAML: defaults filled in, everything sorted, valid input again in the same directory.
     pub fn effective(&self) -> String {
-        effective::render(&self.model, self.key_file.as_deref())
+        effective::render(&self.model, &self.files)
     }
+}
+
+/// Files that a config names, as written: relative to its directory.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NamedFiles {
+    /// `cluster.key_file`.
+    pub key: Option<String>,
+    /// Those of `allow`, by the service's name.
+    pub allow: BTreeMap<String, String>,
+    /// Those of `deny`, by the service's name.
+    pub deny: BTreeMap<String, String>,
 }
 
 /// Why a config could not be loaded.
@@ -95,24 +116,21 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
     Ok(parse_in(path.parent().unwrap_or(Path::new("")), &name, &text)?)
 }
 
-/// Checks a config's text. `name` stands for the file in messages, and its directory is where a relative
-/// `key_file` is looked for.
+/// Checks a config's text. `name` stands for the file in messages, and its directory is where relative
+/// files are looked for.
 pub fn parse(name: &str, text: &str) -> Result<Loaded, Diagnostics> {
     parse_in(Path::new(name).parent().unwrap_or(Path::new("")), name, text)
 }
 
 fn parse_in(directory: &Path, name: &str, text: &str) -> Result<Loaded, Diagnostics> {
-    parse_with(directory, name, text, &|file| read_key(&directory.join(file)))
+    parse_with(directory, name, text, &|file, most| read_file(&directory.join(file), most))
 }
-
-/// How a key file's bytes are got: the only thing here that is not in the text.
-type KeyReader<'a> = dyn Fn(&str) -> io::Result<Vec<u8>> + 'a;
 
 fn parse_with(
     directory: &Path,
     name: &str,
     text: &str,
-    read_key: &KeyReader<'_>,
+    read: &FileReader<'_>,
 ) -> Result<Loaded, Diagnostics> {
     let source = Source::new(name, text);
     let mut out = Findings::new(&source);
@@ -127,25 +145,41 @@ fn parse_with(
     let Some(root) = node::parse(text, &mut out) else {
         return Err(out.into_errors());
     };
-    let config = schema::decode(&root, directory, &mut out);
+    let config = schema::decode(&root, directory, &Files::new(read), &mut out);
     check::check(&config, &mut out);
-    let hash_key = hash_key(&config, read_key, &mut out);
+    let hash_key = hash_key(&config, read, &mut out);
     if out.has_errors() {
         return Err(out.into_errors());
     }
     Ok(Loaded {
-        key_file: config.key_file.as_ref().map(|file| file.value.clone()),
+        files: named_files(&config),
         model: build::model(config, hash_key),
         warnings: out.into_warnings(),
         text: text.to_owned(),
     })
 }
 
-fn hash_key(config: &schema::Config, read_key: &KeyReader<'_>, out: &mut Findings<'_>) -> [u8; 16] {
+fn named_files(config: &schema::Config) -> NamedFiles {
+    let of = |list: fn(&admission::Admission) -> &admission::List| {
+        let services = config.services.iter();
+        services
+            .filter_map(|service| {
+                Some((service.name.as_ref()?.value.clone(), list(&service.admission).file.clone()?))
+            })
+            .collect()
+    };
+    NamedFiles {
+        key: config.key_file.as_ref().map(|file| file.value.clone()),
+        allow: of(|admission| &admission.allow),
+        deny: of(|admission| &admission.deny),
+    }
+}
+
+fn hash_key(config: &schema::Config, read: &FileReader<'_>, out: &mut Findings<'_>) -> [u8; 16] {
     let Some(file) = &config.key_file else {
         return DEFAULT_HASH_KEY;
     };
-    let message = match read_key(&file.value) {
+    let message = match read(&file.value, value::MAX_KEY_FILE_BYTES) {
         Ok(bytes) => match value::key(&bytes) {
             Some(key) => return key,
             None => "the key file does not hold a key".to_owned(),
@@ -158,13 +192,13 @@ fn hash_key(config: &schema::Config, read_key: &KeyReader<'_>, out: &mut Finding
     DEFAULT_HASH_KEY
 }
 
-fn read_key(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     // Opening a pipe would block, and a device may never end.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(value::MAX_KEY_FILE_BYTES).read_to_end(&mut bytes)?;
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -6,17 +6,22 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::decode::{At, Fields, Shape, scalar, wrong_kind};
+use super::admission::{self, Admission, Files};
+use super::decode::{At, Fields, Shape};
 use super::diagnostic::{Findings, Report, code};
+use super::forwarding;
 use super::health::{self, Checks, Context};
 use super::health_value::PROBES;
 use super::node::{Kind, Node};
 use super::policy;
+use super::quic;
 use super::source::Span;
-use super::value::{self, ForwardingType};
+use super::traffic::Traffic;
+use super::value;
+use super::value_net as net;
 use crate::model::{
-    Advertise, AgentCheck, AttachMode, Check, Encap, FailurePolicy, Forwarding, HealthPolicy, OtherPorts,
-    Protocol, Tunnel, TunnelSource,
+    Advertise, AgentCheck, AttachMode, Check, Echo, FailurePolicy, Forwarding, HealthPolicy, OtherPorts,
+    Prefix, Quic,
 };
 
 static CONFIG: Shape = Shape {
@@ -36,14 +41,22 @@ static CONFIG: Shape = Shape {
 };
 static INTERFACE: Shape =
     Shape { what: "an interface", keys: &["name", "mode"], later: &["mtu", "queues", "rss", "vlan"] };
-static VIP: Shape = Shape { what: "a vip", keys: &["address", "advertise", "other_ports"], later: &["echo"] };
+static VIP: Shape =
+    Shape { what: "a vip", keys: &["address", "advertise", "echo", "other_ports"], later: &[] };
 static SERVICE: Shape = Shape {
     what: "a service",
     keys: &[
         "name",
         "address",
+        "addresses",
         "protocol",
+        "protocols",
         "port",
+        "ports",
+        "quic",
+        "allow",
+        "deny",
+        "rate_limit",
         "algorithm",
         "ring_size",
         "pool",
@@ -56,12 +69,12 @@ static SERVICE: Shape = Shape {
         "max_failed",
         "min_active",
     ],
-    later: &["addresses", "protocols", "ports", "gue", "gre", "nat"],
+    later: &["nat"],
 };
 static POOL: Shape = Shape {
     what: "a pool",
     keys: &["name", "forwarding", "backends", "health_check", "health", "agent_check"],
-    later: &["algorithm", "gue", "gre", "nat"],
+    later: &["algorithm", "nat"],
 };
 static BACKEND: Shape = Shape {
     what: "a backend",
@@ -72,15 +85,15 @@ static BACKEND: Shape = Shape {
         "drain",
         "mac",
         "interface",
+        "vlan",
+        "server_id",
         "forwarding",
         "group",
         "backup",
         "health_check",
     ],
-    later: &["vlan", "server_id", "gue", "gre", "nat"],
+    later: &["port", "nat"],
 };
-static FORWARDING: Shape =
-    Shape { what: "`forwarding`", keys: &["type", "source"], later: &["port", "gue", "gre", "nat"] };
 static LIMITS: Shape =
     Shape { what: "`limits`", keys: &["ring_slots", "services", "backends", "flows", "probes"], later: &[] };
 static DEFAULTS: Shape = Shape { what: "`defaults`", keys: &["health_check", "health"], later: &[] };
@@ -110,8 +123,9 @@ pub(super) struct Interface {
 /// An entry of `vips`.
 #[derive(Debug)]
 pub(super) struct Vip {
-    pub(super) address: Option<At<IpAddr>>,
+    pub(super) address: Option<At<Prefix>>,
     pub(super) advertise: Option<Advertise>,
+    pub(super) echo: Echo,
     pub(super) other_ports: OtherPorts,
 }
 
@@ -119,9 +133,9 @@ pub(super) struct Vip {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) name: Option<At<String>>,
-    pub(super) address: Option<At<IpAddr>>,
-    pub(super) protocol: Option<At<Protocol>>,
-    pub(super) port: Option<At<u16>>,
+    pub(super) traffic: Traffic,
+    pub(super) quic: Option<At<Quic>>,
+    pub(super) admission: Admission,
     pub(super) ring_size: Option<u32>,
     pub(super) servers: Option<Servers>,
     pub(super) failure: FailurePolicy,
@@ -146,6 +160,8 @@ pub(super) struct Pool {
     /// `None`: not a list, or absent.
     pub(super) backends: Option<Vec<Backend>>,
     pub(super) checks: Arc<[Check]>,
+    /// Where `health_check` is written.
+    pub(super) checks_span: Option<Span>,
     /// Where `health` is written.
     pub(super) health_span: Option<Span>,
     pub(super) health: HealthPolicy,
@@ -161,6 +177,8 @@ pub(super) struct Backend {
     pub(super) drain: bool,
     pub(super) mac: Option<[u8; 6]>,
     pub(super) interface: Option<String>,
+    pub(super) vlan: Option<u16>,
+    pub(super) server_id: Option<At<u64>>,
     pub(super) forwarding: Option<Forwarding>,
     pub(super) group: u8,
     /// `None`: the pool's.
@@ -178,7 +196,7 @@ pub(super) struct Limits {
 }
 
 /// Reads the document.
-pub(super) fn decode(root: &Node, directory: &Path, out: &mut Findings<'_>) -> Config {
+pub(super) fn decode(root: &Node, directory: &Path, files: &Files<'_>, out: &mut Findings<'_>) -> Config {
     let Some(fields) = Fields::open(root, &CONFIG, out) else {
         return Config::default();
     };
@@ -190,8 +208,10 @@ pub(super) fn decode(root: &Node, directory: &Path, out: &mut Findings<'_>) -> C
         interfaces: each(&fields, "interfaces", &INTERFACE, out, interface).unwrap_or_default(),
         vips: each(&fields, "vips", &VIP, out, vip).unwrap_or_default(),
         services_span: fields.key_span("services"),
-        services: each(&fields, "services", &SERVICE, out, |fields, out| service(fields, &context, out))
-            .unwrap_or_default(),
+        services: each(&fields, "services", &SERVICE, out, |fields, out| {
+            service(fields, files, &context, out)
+        })
+        .unwrap_or_default(),
         pools: each(&fields, "pools", &POOL, out, |fields, out| pool(fields, &context, out))
             .unwrap_or_default(),
         limits,
@@ -231,19 +251,27 @@ fn interface(fields: &Fields<'_>, out: &mut Findings<'_>) -> Interface {
 
 fn vip(fields: &Fields<'_>, out: &mut Findings<'_>) -> Vip {
     Vip {
-        address: fields.required("address", &value::ADDRESS, out),
+        address: fields.required("address", &net::ADDRESSES, out),
         advertise: plain(fields.optional("advertise", &value::ADVERTISE, out)),
+        echo: plain(fields.optional("echo", &net::ECHO, out)).unwrap_or_default(),
         other_ports: plain(fields.optional("other_ports", &value::OTHER_PORTS, out)).unwrap_or_default(),
     }
 }
 
-fn service<'n>(fields: &Fields<'n>, context: &Context<'n>, out: &mut Findings<'_>) -> Service {
+fn service<'n>(
+    fields: &Fields<'n>,
+    files: &Files<'_>,
+    context: &Context<'n>,
+    out: &mut Findings<'_>,
+) -> Service {
     let name = fields.required("name", &value::NAME, out);
     fields.optional("algorithm", &value::ALGORITHM, out);
     Service {
-        address: fields.required("address", &value::ADDRESS, out),
-        protocol: fields.required("protocol", &value::PROTOCOL, out),
-        port: fields.required("port", &value::PORT, out),
+        traffic: Traffic::read(fields, out),
+        quic: fields.get("quic").and_then(|node| {
+            Some(At { value: quic::read(node, out)?, span: fields.key_span("quic").unwrap_or(node.span) })
+        }),
+        admission: admission::read(fields, files, out),
         ring_size: plain(fields.optional("ring_size", &value::RING_SIZE, out)),
         servers: servers(fields, name.clone(), context, out),
         failure: policy::failure(fields, out),
@@ -291,8 +319,9 @@ fn members<'n>(
     context: &Context<'n>,
     out: &mut Findings<'_>,
 ) -> Pool {
-    let forwarding =
-        fields.require("forwarding", value::FORWARDING.expected, out).and_then(|node| forwarding(node, out));
+    let forwarding = fields
+        .require("forwarding", value::FORWARDING.expected, out)
+        .and_then(|node| forwarding::read(node, out));
     let checks = health::pool(fields, context, out);
     fields.require("backends", "a list of mappings such as {address: 192.0.2.1}", out);
     let backends =
@@ -308,6 +337,7 @@ fn members<'n>(
         forwarding,
         backends,
         checks: checks.list,
+        checks_span: fields.key_span("health_check"),
         health_span: fields.key_span("health"),
         health: policy::health(fields.get("health"), context.policy, out),
         agent: fields.get("agent_check").and_then(|node| policy::agent(node, out)),
@@ -328,48 +358,27 @@ fn backend<'n>(
     context: &Context<'n>,
     out: &mut Findings<'_>,
 ) -> Backend {
+    let mac = plain(fields.optional("mac", &value::MAC, out));
+    let vlan = plain(fields.optional("vlan", &net::VLAN, out));
+    if let (Some(span), None) = (fields.key_span("vlan"), fields.key_span("mac")) {
+        let message = "`vlan` needs `mac`".to_owned();
+        out.push(Report::error(code::VLAN_WITHOUT_MAC, span, message).help(
+            "nobody can be asked in a VLAN that this host has no interface in; write the next hop's `mac`, \
+             or leave `vlan` out and route to the backend through a VLAN interface",
+        ));
+    }
     Backend {
         name: fields.optional("name", &value::NAME, out),
-        address: fields.required("address", &value::ADDRESS, out),
+        address: fields.required("address", &net::ADDRESS, out),
         weight: plain(fields.optional("weight", &value::WEIGHT, out)).unwrap_or(1),
         drain: plain(fields.optional("drain", &value::BOOL, out)).unwrap_or(false),
-        mac: plain(fields.optional("mac", &value::MAC, out)),
+        mac,
+        vlan,
+        server_id: fields.optional("server_id", &net::SERVER_ID, out),
         interface: plain(fields.optional("interface", &value::INTERFACE, out)),
-        forwarding: fields.get("forwarding").and_then(|node| forwarding(node, out)),
+        forwarding: fields.get("forwarding").and_then(|node| forwarding::read(node, out)),
         group: policy::group(fields, out),
         checks: health::backend(fields, pool, context, out),
-    }
-}
-
-fn forwarding(node: &Node, out: &mut Findings<'_>) -> Option<Forwarding> {
-    let ipip = |source| Forwarding::Tunnel(Tunnel { source, ..Tunnel::new(Encap::Ipip) });
-    match &node.kind {
-        Kind::Map(_) => {}
-        Kind::Scalar(_) => {
-            return Some(match scalar(node, "forwarding", &value::FORWARDING, out)?.value {
-                ForwardingType::L2 => Forwarding::L2,
-                ForwardingType::Ipip => ipip(TunnelSource::Node),
-            });
-        }
-        Kind::Null | Kind::Seq(_) => {
-            out.push(wrong_kind(node, "forwarding", value::FORWARDING.expected));
-            return None;
-        }
-    }
-    let fields = Fields::open(node, &FORWARDING, out)?;
-    let kind = fields.required("type", &value::FORWARDING_TYPE, out);
-    let source = fields.optional("source", &value::TUNNEL_SOURCE, out);
-    match kind?.value {
-        ForwardingType::Ipip => Some(ipip(plain(source).unwrap_or(TunnelSource::Node))),
-        ForwardingType::L2 => {
-            if let Some(span) = fields.key_span("source") {
-                let message = "`l2` has no tunnel, so no `source`".to_owned();
-                out.push(
-                    Report::error(code::BAD_VALUE, span, message).help("remove it, or use `type: ipip`"),
-                );
-            }
-            Some(Forwarding::L2)
-        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Scalars: how each kind of value is written, and which are allowed. Pure text in, value or fault out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::source::is_unprintable;
-use crate::model::{Advertise, AttachMode, OtherPorts, Prefix, Protocol, TunnelSource};
+use crate::model::{Advertise, AttachMode, OtherPorts};
 
 /// A key file longer than this is not one.
 pub(super) const MAX_KEY_FILE_BYTES: u64 = 256;
@@ -12,6 +12,7 @@ const MAX_NAME_BYTES: usize = 63;
 /// `IFNAMSIZ` less the terminating zero.
 const MAX_INTERFACE_BYTES: usize = 15;
 const MAX_LIMIT: u64 = 16 << 20;
+const MAX_RATE: u64 = 10_000_000;
 
 /// A kind of scalar: what a person is told to write, and how it is read.
 pub(super) struct Reader<T> {
@@ -33,8 +34,6 @@ pub(super) enum Fault {
     Later,
     /// An address of a sort that no machine answers for.
     Address(&'static str),
-    /// An IPv6 address.
-    Ipv6,
     /// A number without its unit; what to write for it.
     Unit(String),
     /// A range with its ends exchanged; the lower and the higher.
@@ -42,7 +41,7 @@ pub(super) enum Fault {
     /// A ring size between primes; the next one.
     NotPrime(u32),
     /// A prefix with bits set behind its length; the prefix without them.
-    HostBits(Ipv4Addr, u8),
+    HostBits(IpAddr, u8),
 }
 
 pub(super) const VERSION: Reader<()> = Reader { expected: "1", parse: |text| number(text, 1, 1).map(drop) };
@@ -51,7 +50,6 @@ pub(super) const NAME: Reader<String> =
 pub(super) const INTERFACE: Reader<String> =
     Reader { expected: "an interface's name: 1 to 15 bytes without spaces, `/` or `:`", parse: interface };
 pub(super) const PATH: Reader<String> = Reader { expected: "a path", parse: path };
-pub(super) const ADDRESS: Reader<IpAddr> = Reader { expected: "a unicast IPv4 address", parse: address };
 pub(super) const PORT: Reader<u16> =
     Reader { expected: "a number from 1 to 65535", parse: |text| small(text, 1) };
 pub(super) const WEIGHT: Reader<u16> =
@@ -62,17 +60,13 @@ pub(super) const MAC: Reader<[u8; 6]> =
     Reader { expected: "a unicast MAC address such as 02:00:5e:10:00:01", parse: mac };
 pub(super) const RING_SIZE: Reader<u32> =
     Reader { expected: "a prime number from 101 to 655373", parse: ring_size };
-pub(super) const COUNT: Reader<u32> =
-    Reader { expected: "a count from 1 to 16Mi, such as 5000, 10k or 64Ki", parse: count };
-pub(super) const TUNNEL_SOURCE: Reader<TunnelSource> = Reader {
-    expected: "auto or an IPv4 prefix of length 8 to 32, such as 10.0.0.0/24",
-    parse: tunnel_source,
+pub(super) const COUNT: Reader<u32> = Reader {
+    expected: "a count from 1 to 16Mi, such as 5000, 10k or 64Ki",
+    parse: |text| count(text, MAX_LIMIT),
 };
-
-pub(super) const PROTOCOL: Reader<Protocol> = Reader {
-    expected: "tcp or udp",
-    parse: |text| word(text, &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], &[]),
-};
+/// Tokens per second, and tokens.
+pub(super) const RATE: Reader<u32> =
+    Reader { expected: "a count from 1 to 10M, such as 500 or 50k", parse: |text| count(text, MAX_RATE) };
 pub(super) const MODE: Reader<AttachMode> = Reader {
     expected: "auto, native or generic",
     parse: |text| {
@@ -97,17 +91,33 @@ pub(super) const ALGORITHM: Reader<()> = Reader {
     },
 };
 /// `forwarding` as a word.
-pub(super) const FORWARDING: Reader<ForwardingType> =
-    Reader { expected: "l2, ipip, or a mapping such as {type: ipip, source: auto}", parse: forwarding_type };
+pub(super) const FORWARDING: Reader<ForwardingType> = Reader {
+    expected: "l2, ipip, gue, gre, or a mapping such as {type: gue, source: auto}",
+    parse: forwarding_type,
+};
 /// `type` in a forwarding's mapping.
 pub(super) const FORWARDING_TYPE: Reader<ForwardingType> =
-    Reader { expected: "l2 or ipip", parse: forwarding_type };
+    Reader { expected: "l2, ipip, gue or gre", parse: forwarding_type };
+/// `format` of a server ID.
+pub(super) const ID_FORMAT: Reader<IdFormat> = Reader {
+    expected: "draft (draft-ietf-quic-load-balancers in plain text) or katran",
+    parse: |text| word(text, &[("draft", IdFormat::Draft), ("katran", IdFormat::Katran)], &[]),
+};
 
 /// `forwarding` without its options.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ForwardingType {
     L2,
     Ipip,
+    Gue,
+    Gre,
+}
+
+/// A server ID's format without its options.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum IdFormat {
+    Draft,
+    Katran,
 }
 
 /// The key in a key file: 16 raw bytes, or 32 hex digits.
@@ -135,7 +145,8 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)], later: &[&s
 }
 
 fn forwarding_type(text: &str) -> Result<ForwardingType, Fault> {
-    word(text, &[("l2", ForwardingType::L2), ("ipip", ForwardingType::Ipip)], &["gue", "gre", "nat"])
+    use ForwardingType::{Gre, Gue, Ipip, L2};
+    word(text, &[("l2", L2), ("ipip", Ipip), ("gue", Gue), ("gre", Gre)], &["nat"])
 }
 
 /// A decimal number. Leading zeros are refused: YAML 1.1 read them as octal.
@@ -148,19 +159,19 @@ pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, Fault> {
     text.parse().ok().filter(|number| (min..=max).contains(number)).ok_or(Fault::Value)
 }
 
-fn small(text: &str, min: u16) -> Result<u16, Fault> {
+pub(super) fn small(text: &str, min: u16) -> Result<u16, Fault> {
     let number = number(text, min.into(), u16::MAX.into())?;
     u16::try_from(number).map_err(|_| Fault::Value)
 }
 
 /// A count with an optional suffix: `k`, `M` are powers of 1000, `Ki`, `Mi` of 1024.
-fn count(text: &str) -> Result<u32, Fault> {
+fn count(text: &str, max: u64) -> Result<u32, Fault> {
     let (digits, unit) = [("Ki", 1 << 10), ("Mi", 1 << 20), ("k", 1_000), ("M", 1_000_000)]
         .into_iter()
         .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
         .unwrap_or((text, 1));
-    let count = number(digits, 1, MAX_LIMIT)?.saturating_mul(unit);
-    u32::try_from(count).ok().filter(|count| u64::from(*count) <= MAX_LIMIT).ok_or(Fault::Value)
+    let count = number(digits, 1, max)?.saturating_mul(unit);
+    u32::try_from(count).ok().filter(|count| u64::from(*count) <= max).ok_or(Fault::Value)
 }
 
 fn ring_size(text: &str) -> Result<u32, Fault> {
@@ -197,48 +208,6 @@ fn interface(text: &str) -> Result<String, Fault> {
 
 fn path(text: &str) -> Result<String, Fault> {
     if text.is_empty() || text.contains('\0') { Err(Fault::Value) } else { Ok(text.to_owned()) }
-}
-
-fn address(text: &str) -> Result<IpAddr, Fault> {
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(Fault::Ipv6);
-    }
-    Ok(unicast(text.parse().map_err(|_| Fault::Type)?)?.into())
-}
-
-fn unicast(address: Ipv4Addr) -> Result<Ipv4Addr, Fault> {
-    let sort = match address {
-        a if a.is_unspecified() => "the unspecified address",
-        a if a.octets()[0] == 0 => "an address of \"this network\" (0.0.0.0/8)",
-        a if a.is_loopback() => "a loopback address",
-        a if a.is_multicast() => "a multicast address",
-        a if a.is_broadcast() => "the broadcast address",
-        a => return Ok(a),
-    };
-    Err(Fault::Address(sort))
-}
-
-fn tunnel_source(text: &str) -> Result<TunnelSource, Fault> {
-    if text == "auto" {
-        return Ok(TunnelSource::Node);
-    }
-    let (network, length) = text.split_once('/').ok_or(Fault::Type)?;
-    if network.parse::<Ipv6Addr>().is_ok() {
-        return Err(Fault::Ipv6);
-    }
-    let network: Ipv4Addr = network.parse().map_err(|_| Fault::Type)?;
-    let length = number(length, 8, 32)?;
-    let length = u8::try_from(length).map_err(|_| Fault::Value)?;
-    let host_mask = u32::MAX.checked_shr(length.into()).unwrap_or(0);
-    let first = Ipv4Addr::from(network.to_bits() & !host_mask);
-    if first != network {
-        return Err(Fault::HostBits(first, length));
-    }
-    unicast(network)?;
-    if Ipv4Addr::from(network.to_bits() | host_mask).is_broadcast() {
-        return Err(Fault::Address("a prefix that ends in the broadcast address"));
-    }
-    Ok(TunnelSource::Prefix(Prefix { network: network.into(), length }))
 }
 
 fn mac(text: &str) -> Result<[u8; 6], Fault> {

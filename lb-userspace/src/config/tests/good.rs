@@ -1,15 +1,15 @@
 //! Configs that hold: what they mean, and that the merged view means the same.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::parse;
 use crate::config::{DEFAULT_HASH_KEY, Error, Loaded, load};
 use crate::model::{
-    Advertise, AllDown, AttachMode, CheckKind, FailurePolicy, Forwarding, Limits, OtherPorts, Protocol,
-    Require, ServiceId, TunnelSource, Via, Vip,
+    Advertise, AllDown, AttachMode, CheckKind, Echo, Encap, FailurePolicy, Forwarding, Limits, OtherPorts,
+    Prefix, Protocol, Require, ServiceId, Tunnel, TunnelSource, Via, Vip,
 };
 
 /// The example configs, from this crate's directory.
@@ -78,6 +78,13 @@ fn holds(text: &str) -> Loaded {
     parse(text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+fn last_byte(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(v6) => v6.octets()[15],
+    }
+}
+
 fn codes(loaded: &Loaded) -> Vec<&'static str> {
     loaded.warnings.iter().map(|warning| warning.code).collect()
 }
@@ -91,16 +98,17 @@ fn minimal_gets_defaults() {
         (model.interfaces.len(), model.limits, model.hash_key),
         (0, Limits::default(), DEFAULT_HASH_KEY)
     );
-    let address = Ipv4Addr::new(203, 0, 113, 10);
-    assert_eq!(model.vips, [Vip { address, advertise: None, other_ports: OtherPorts::Drop }]);
+    let address = IpAddr::from([203, 0, 113, 10]);
+    let (advertise, echo, other_ports) = (None, Echo::WhileUp, OtherPorts::Drop);
+    assert_eq!(model.vips, [Vip { address, prefix_len: 32, advertise, echo, other_ports }]);
 
     let service = &model.services[0];
-    assert_eq!(service.id, ServiceId { address, protocol: Protocol::Tcp, port: 80 });
+    assert_eq!(service.id, ServiceId::single(address, Protocol::Tcp, 80));
     assert_eq!((service.pool.as_str(), service.ring_size), ("web", None));
     let backends: Vec<_> = service
         .backends
         .iter()
-        .map(|b| (b.address.octets()[3], b.weight, b.drain, b.name.as_deref()))
+        .map(|b| (last_byte(b.address), b.weight, b.drain, b.name.as_deref()))
         .collect();
     assert_eq!(backends, [(21, 10, false, Some("a")), (22, 1, false, None)]);
 }
@@ -119,7 +127,7 @@ fn full_means_what_it_says() {
     let ports: Vec<_> = model.services.iter().map(|s| (s.id.port, s.name.as_str())).collect();
     assert_eq!(ports, [(53, "dns"), (53, "007"), (80, "web:80#\"x\"é"), (443, "tls")]);
     let vips: Vec<_> =
-        model.vips.iter().map(|vip| (vip.address.octets()[3], vip.advertise, vip.other_ports)).collect();
+        model.vips.iter().map(|vip| (last_byte(vip.address), vip.advertise, vip.other_ports)).collect();
     let default = |last| (last, None, OtherPorts::Drop);
     let written = (10, Some(Advertise::None), OtherPorts::Pass);
     assert_eq!(vips, [default(53), default(54), written, default(99)]);
@@ -135,9 +143,9 @@ fn full_means_what_it_says() {
     );
 
     let web = &model.services[2];
-    let prefix = TunnelSource::Prefix { network: Ipv4Addr::new(10, 20, 0, 0), length: 16 };
+    let prefix = TunnelSource::Prefix(Prefix::containing([10, 20, 0, 0].into(), 16));
     let forwardings: Vec<_> = web.backends.iter().map(|backend| backend.forwarding).collect();
-    let ipip = |source| Forwarding::Ipip { source };
+    let ipip = |source| Forwarding::Tunnel(Tunnel { source, ..Tunnel::new(Encap::Ipip) });
     assert_eq!(forwardings, [ipip(TunnelSource::Node), ipip(prefix), Forwarding::L2]);
     assert_eq!(web.backends[2].mac, Some([0x02, 0x00, 0x5e, 0x10, 0x00, 0x01]));
     assert_eq!(web.backends[2].interface.as_deref(), Some("eth0.7"));
@@ -152,7 +160,7 @@ fn effective_means_the_same() {
         let effective = loaded.effective();
         let again = holds(&effective);
         assert_eq!(again.model, loaded.model, "{effective}");
-        assert_eq!(again.key_file, loaded.key_file);
+        assert_eq!(again.files, loaded.files);
         assert_eq!(again.effective(), effective);
     }
 }

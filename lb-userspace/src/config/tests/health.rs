@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::parse;
-use crate::config::{Loaded, effective, health, policy};
+use crate::config::{Loaded, NamedFiles, effective, health, policy};
 use crate::model::{BodyMatch, Check, CheckKind, Exchange, HttpCheck, Timing, TlsCheck, Via};
 
 /// A config with these lines before and in its only service.
@@ -209,7 +209,7 @@ proptest! {
         model.services[0].backends[0].checks = checks.into();
         model.services[0].agent.as_mut().unwrap().send = Some(send.into_bytes());
         model.on_change = on_change;
-        let text = effective::render(&model, None);
+        let text = effective::render(&model, &NamedFiles::default());
         let again = parse(&text).unwrap_or_else(|errors| panic!("{text}\n{errors}"));
         prop_assert_eq!(&again.model, &model, "{}", text);
         prop_assert!(text.is_ascii(), "{}", text);

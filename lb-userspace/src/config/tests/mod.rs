@@ -12,7 +12,7 @@ use super::{Diagnostics, Loaded, parse_with};
 
 /// Parses without touching files: the only key file there is is `cluster.key`.
 fn parse(text: &str) -> Result<Loaded, Diagnostics> {
-    parse_with("/etc/lb".as_ref(), "lb.yaml", text, &|file| match file {
+    parse_with("/etc/lb".as_ref(), "lb.yaml", text, &|file, _| match file {
         "cluster.key" => Ok(b"00112233445566778899aabbccddeeff\n".to_vec()),
         "short.key" => Ok(b"0011".to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),

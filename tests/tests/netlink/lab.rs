@@ -42,6 +42,24 @@ impl Lab {
         self.wire(host, address, mac);
     }
 
+    /// Gives a host IPv6 with these addresses, and no others.
+    pub fn add_ipv6(&self, host: &str, addresses: &[&str]) {
+        let ns = self.ns(host);
+        for setting in ["addr_gen_mode=1", "accept_ra=0", "disable_ipv6=0"] {
+            output(&ns, &format!("sysctl -qw net.ipv6.conf.eth0.{setting}"));
+        }
+        for address in addresses {
+            ip(&ns, &format!("addr add {address} dev eth0 nodad"));
+        }
+    }
+
+    /// A counter of the IPv6 packets that came to a host's `eth0`.
+    pub fn ipv6_received(&self, host: &str, counter: &str) -> u64 {
+        let table = output(&self.ns(host), "cat /proc/net/dev_snmp6/eth0");
+        let value = |line: &str| line.strip_prefix(counter)?.trim().parse().ok();
+        table.lines().find_map(value).expect(counter)
+    }
+
     pub fn wire(&self, host: &str, address: &str, mac: Mac) {
         self.plug(host, address, mac, "");
     }

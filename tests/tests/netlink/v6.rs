@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_userspace::netlink::{Hop, Netlink, Resolution, RouteError, Watcher, announce, resolve};
+use lb_userspace::netlink::{Hop, Netlink, ProbeNet, Resolution, RouteError, Watcher, announce, resolve};
 
 use super::lab::{self, Lab, ip, within};
 use super::{BEHIND, LB, PATIENCE, SECOND_LIMIT, has_mac, mac, resolved, target, until, why};
@@ -226,4 +226,48 @@ fn announcements_reach_the_neighbours() {
     });
     let table = lab::output(&b1, "ip -6 neigh show 2001:db8::200");
     assert!(table.contains("lladdr 02:00:00:00:00:01"), "{table}");
+}
+
+/// Echoes one datagram to whoever sent it, from the address it was sent to.
+async fn echo_once(address: IpAddr) {
+    let socket = tokio::net::UdpSocket::bind((address, 7)).await.unwrap();
+    let mut buffer = [0; 16];
+    let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+    socket.send_to(&buffer[..len], from).await.unwrap();
+}
+
+#[test]
+fn probes_leave_their_namespace_by_the_gate_in_both_families() {
+    let lab = Lab::new();
+    lab.host("lb", "192.0.2.1/24", mac(1));
+    let lb = lab.ns("lb");
+    let (gate, far) = (mac(0x60), mac(0x61));
+    let ways =
+        [("192.0.2.5", "203.0.113.10"), ("2001:db8::5", "2001:db8:1::10")].map(|(a, b)| (v6(a), v6(b)));
+    within(&lb, async {
+        let mut net = ProbeNet::enter(gate, far).await.unwrap();
+        lab::output(&lb, "sysctl -qw net.ipv6.conf.lb-probe.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0");
+        ip(&lb, "link set dev lb-probe up");
+        net.set_addresses(&ways.map(|(node, _)| node).into()).await.unwrap();
+        for (node, service) in ways {
+            ip(&lb, &format!("addr add {service} dev lo"));
+            ip(&lb, &format!("route add {node} dev lb-probe"));
+            ip(&lb, &format!("neigh add {node} lladdr 02:00:00:00:00:61 nud permanent dev lb-probe"));
+        }
+        for (node, service) in ways {
+            let ns = lb.clone();
+            let server = std::thread::spawn(move || within(&ns, echo_once(service)));
+            // Bound at once: nothing is in doubt about an address in there.
+            let socket = tokio::net::UdpSocket::bind((node, 0)).await.unwrap();
+            let mut buffer = [0; 16];
+            while tokio::time::timeout(Duration::from_millis(50), socket.recv(&mut buffer)).await.is_err() {
+                // Refused until the server is there.
+                let _ = socket.send_to(b"probe", (service, 7)).await;
+            }
+            server.join().unwrap();
+        }
+        net.set_addresses(&[ways[0].0].into()).await.unwrap();
+        assert!(tokio::net::UdpSocket::bind((ways[0].0, 0)).await.is_ok());
+        assert!(tokio::net::UdpSocket::bind((ways[1].0, 0)).await.is_err(), "taken away again");
+    });
 }

@@ -1,6 +1,8 @@
 //! The `netlink` module against a real kernel: a balancer, backends and a gateway on one bridge, each in a
 //! network namespace of its own. Needs root. Every test has its own namespaces and its own thread.
 
+#[path = "netlink/foreign.rs"]
+mod foreign;
 #[path = "netlink/lab.rs"]
 mod lab;
 #[path = "netlink/v6.rs"]
@@ -34,7 +36,7 @@ fn target(address: IpAddr) -> Target {
     Target { address, mac: None, interface: None }
 }
 
-fn mac(last: u8) -> Mac {
+const fn mac(last: u8) -> Mac {
     [2, 0, 0, 0, 0, last]
 }
 

@@ -13,7 +13,7 @@ fn v6(text: &str) -> IpAddr {
 }
 
 /// The balancer, a backend and a gateway, each with a link-local address.
-fn lab() -> Lab {
+pub fn lab() -> Lab {
     let lab = super::lab();
     lab.host("gw", "192.0.2.254/24", mac(0xfe));
     lab.add_ipv6("lb", &["fe80::1/64", "2001:db8::1/64"]);

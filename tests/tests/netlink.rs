@@ -1,11 +1,15 @@
 //! The `netlink` module against a real kernel: a balancer, backends and a gateway on one bridge, each in a
 //! network namespace of its own. Needs root. Every test has its own namespaces and its own thread.
 
+#[path = "netlink/foreign.rs"]
+mod foreign;
 #[path = "netlink/lab.rs"]
 mod lab;
+#[path = "netlink/v6.rs"]
+mod v6;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,20 +19,24 @@ use lb_userspace::netlink::{
 };
 use tokio::sync::watch;
 
-const LB: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const BACKEND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
-const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 22);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
-const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+const LB: IpAddr = v4(192, 0, 2, 1);
+const BACKEND: IpAddr = v4(192, 0, 2, 21);
+const SECOND: IpAddr = v4(192, 0, 2, 22);
+const GATEWAY: IpAddr = v4(192, 0, 2, 254);
+const BEHIND: IpAddr = v4(198, 51, 100, 7);
+const NOWHERE: IpAddr = v4(203, 0, 113, 7);
 const SECOND_LIMIT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn target(address: Ipv4Addr) -> Target {
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+fn target(address: IpAddr) -> Target {
     Target { address, mac: None, interface: None }
 }
 
-fn mac(last: u8) -> Mac {
+const fn mac(last: u8) -> Mac {
     [2, 0, 0, 0, 0, last]
 }
 
@@ -39,14 +47,14 @@ fn lab() -> Lab {
     lab
 }
 
-fn resolved(resolutions: &Resolutions, address: Ipv4Addr) -> Option<NextHop> {
+fn resolved(resolutions: &Resolutions, address: IpAddr) -> Option<NextHop> {
     resolutions.get(&address)?.next_hop().copied()
 }
 
 /// Waits until the state of `address` is as wanted; returns how long it took.
 async fn until(
     seen: &mut watch::Receiver<Arc<Resolutions>>,
-    address: Ipv4Addr,
+    address: IpAddr,
     wanted: impl Fn(&Resolution) -> bool,
 ) -> Duration {
     let start = Instant::now();
@@ -91,7 +99,7 @@ fn links_and_routes() {
         assert_eq!((route.gateway, route.mtu), (Some(GATEWAY), Some(1400)));
         assert!(matches!(netlink.route_to(NOWHERE, None).await, Err(RouteError::NoRoute(NOWHERE))));
         assert!(matches!(netlink.route_to(LB, None).await, Err(RouteError::Local(LB))));
-        let broadcast = Ipv4Addr::new(192, 0, 2, 255);
+        let broadcast = v4(192, 0, 2, 255);
         assert!(matches!(netlink.route_to(broadcast, None).await, Err(RouteError::NotUnicast(_))));
         let on_eth0 = netlink.route_to(NOWHERE, Some(eth0.ifindex)).await.unwrap();
         assert_eq!((on_eth0.ifindex, on_eth0.gateway), (eth0.ifindex, None));
@@ -110,9 +118,9 @@ fn one_shot() {
     ip(&lab.ns("lb"), "route add 198.51.100.0/24 via 192.0.2.254 mtu 1400");
     ip(&lab.ns("lb"), "route add blackhole 198.51.100.128/25");
     within(&lab.ns("lb"), async {
-        let blackhole = Ipv4Addr::new(198, 51, 100, 200);
-        let other = Target { interface: Some("eth7".into()), ..target(Ipv4Addr::new(192, 0, 2, 30)) };
-        let named = Target { mac: Some(mac(0x33)), ..target(Ipv4Addr::new(192, 0, 2, 33)) };
+        let blackhole = v4(198, 51, 100, 200);
+        let other = Target { interface: Some("eth7".into()), ..target(v4(192, 0, 2, 30)) };
+        let named = Target { mac: Some(mac(0x33)), ..target(v4(192, 0, 2, 33)) };
         let all = [BACKEND, BEHIND, NOWHERE, LB, blackhole].map(target);
         let targets = all.into_iter().chain([other, named]).collect();
         let start = Instant::now();
@@ -124,12 +132,12 @@ fn one_shot() {
         assert_eq!((backend.via, backend.mac, backend.source, backend.mtu), (BACKEND, mac(0x21), LB, 1500));
         let behind = resolved(&found, BEHIND).unwrap();
         assert_eq!((behind.via, behind.mac, behind.source, behind.mtu), (GATEWAY, mac(0xfe), LB, 1400));
-        let named = resolved(&found, Ipv4Addr::new(192, 0, 2, 33)).unwrap();
+        let named = resolved(&found, v4(192, 0, 2, 33)).unwrap();
         assert_eq!(named.mac, mac(0x33));
         assert_eq!(found[&LB], Resolution::Local);
         assert!(why("no route to 203.0.113.7")(&found[&NOWHERE]));
         assert!(why("the route to 198.51.100.200 is a blackhole")(&found[&blackhole]));
-        assert!(why("interface eth7 does not exist")(&found[&Ipv4Addr::new(192, 0, 2, 30)]));
+        assert!(why("interface eth7 does not exist")(&found[&v4(192, 0, 2, 30)]));
     });
 }
 
@@ -251,7 +259,7 @@ fn routes_addresses_and_targets_change() {
 fn the_dead_do_not_flood_the_lan() {
     let lab = lab();
     within(&lab.ns("lb"), async {
-        let dead: Vec<Target> = (100..150).map(|n| target(Ipv4Addr::new(192, 0, 2, n))).collect();
+        let dead: Vec<Target> = (100..150).map(|n| target(v4(192, 0, 2, n))).collect();
         let watcher = Watcher::start(dead).await.unwrap();
         tokio::time::sleep(Duration::from_secs(8)).await;
         let before = lab.arp_received("b1");
@@ -287,7 +295,7 @@ fn lost_notifications_are_made_up_for() {
 fn announcements_reach_the_neighbours() {
     let lab = lab();
     let b1 = lab.ns("b1");
-    let service = Ipv4Addr::new(192, 0, 2, 200);
+    let service = v4(192, 0, 2, 200);
     ip(&b1, "neigh replace 192.0.2.200 lladdr 02:00:00:00:00:0f nud stale dev eth0");
     within(&lab.ns("lb"), async {
         let before = lab.arp_received("b1");
@@ -309,7 +317,7 @@ fn many_hops() {
     let b1 = lab.ns("b1");
     ip(&b1, "route add local 192.0.2.64/26 dev eth0");
     ip(&b1, "route add local 192.0.2.128/26 dev eth0");
-    let addresses: Vec<Ipv4Addr> = (64..192).map(|n| Ipv4Addr::new(192, 0, 2, n)).collect();
+    let addresses: Vec<IpAddr> = (64..192).map(|n| v4(192, 0, 2, n)).collect();
     within(&lab.ns("lb"), async {
         let start = Instant::now();
         let found = resolve(addresses.iter().copied().map(target).collect(), PATIENCE).await.unwrap();

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lb_userspace::netlink::Mac;
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket};
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 const HOSTS: [&str; 4] = ["sw", "lb", "b1", "gw"];
@@ -40,6 +43,24 @@ impl Lab {
         self.namespace(host);
         ip(&ns, "link set dev lo up");
         self.wire(host, address, mac);
+    }
+
+    /// Gives a host IPv6 with these addresses, and no others.
+    pub fn add_ipv6(&self, host: &str, addresses: &[&str]) {
+        let ns = self.ns(host);
+        for setting in ["addr_gen_mode=1", "accept_ra=0", "disable_ipv6=0"] {
+            output(&ns, &format!("sysctl -qw net.ipv6.conf.eth0.{setting}"));
+        }
+        for address in addresses {
+            ip(&ns, &format!("addr add {address} dev eth0 nodad"));
+        }
+    }
+
+    /// A counter of the IPv6 packets that came to a host's `eth0`.
+    pub fn ipv6_received(&self, host: &str, counter: &str) -> u64 {
+        let table = output(&self.ns(host), "cat /proc/net/dev_snmp6/eth0");
+        let value = |line: &str| line.strip_prefix(counter)?.trim().parse().ok();
+        table.lines().find_map(value).expect(counter)
     }
 
     pub fn wire(&self, host: &str, address: &str, mac: Mac) {
@@ -113,6 +134,27 @@ pub fn output(ns: &str, command: &str) -> String {
     let output = Command::new("ip").args(["netns", "exec", ns]).args(command.split(' ')).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Sends a whole frame out of a host's `eth0`.
+pub fn send_frame(ns: &str, frame: &[u8]) {
+    within(ns, async {
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).unwrap();
+        let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+        let raw = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: index.try_into().unwrap(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        let len = size_of_val(&raw) as libc::socklen_t;
+        // SAFETY: the pointer is to a whole `sockaddr_ll` of our own, alive during the call, which copies it.
+        let address = unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(len)) }.unwrap();
+        sendto(socket.as_raw_fd(), frame, &address, MsgFlags::empty()).unwrap();
+    });
 }
 
 /// Notifications the kernel had no room for.

@@ -249,6 +249,9 @@ fn probes_leave_their_namespace_by_the_gate_in_both_families() {
         lab::output(&lb, "sysctl -qw net.ipv6.conf.lb-probe.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0");
         ip(&lb, "link set dev lb-probe up");
         net.set_addresses(&ways.map(|(node, _)| node).into()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let heard = lab::output(&lb, "cat /sys/class/net/lb-probe/statistics/rx_packets");
+        assert_eq!(heard.trim(), "0", "nothing but probes comes out");
         for (node, service) in ways {
             ip(&lb, &format!("addr add {service} dev lo"));
             ip(&lb, &format!("route add {node} dev lb-probe"));

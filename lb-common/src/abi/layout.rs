@@ -27,7 +27,7 @@ fn sizes_and_offsets_of_abi_version_3() {
         ("Sample", size_of::<Sample>(), 312),
         ("SampleFilter", size_of::<SampleFilter>(), 40),
         ("ServiceEntry", size_of::<ServiceEntry>(), 32),
-        ("ServiceKey", size_of::<ServiceKey>(), 20),
+        ("ServiceKey", size_of::<ServiceKey>(), 24),
         ("Slot", size_of::<Slot>(), 8),
         ("VipEntry", size_of::<VipEntry>(), 8),
         ("VipKey", size_of::<VipKey>(), 16),

@@ -73,7 +73,7 @@ impl core::fmt::Display for Protocol {
     PartialEq,
     PartialOrd,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct ServiceKey {
     /// Service address.
     pub address: [u8; 16],
@@ -83,13 +83,21 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// Zero.
     pub reserved: u8,
+    /// Zero.
+    pub padding: u32,
 }
 
 impl ServiceKey {
     /// Key of the IPv4 service `address`:`port`.
     #[inline(always)]
     pub const fn v4(address: [u8; 4], protocol: Protocol, port: u16) -> Self {
-        Self { address: mapped(address), port: port.to_be_bytes(), protocol: protocol.number(), reserved: 0 }
+        Self {
+            address: mapped(address),
+            port: port.to_be_bytes(),
+            protocol: protocol.number(),
+            reserved: 0,
+            padding: 0,
+        }
     }
 }
 
@@ -146,7 +154,7 @@ impl ServiceEntry {
     PartialEq,
     PartialOrd,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct VipKey {
     /// Service address.
     pub address: [u8; 16],

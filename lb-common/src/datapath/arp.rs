@@ -3,7 +3,10 @@
 use super::lookup::vip_flags;
 use super::{Frame, Tables, Work};
 use crate::abi::{Control, Reason, VipEntry, mapped};
-use crate::wire::arp::{Operation, Packet};
+use crate::wire::{
+    arp::{Operation, Packet},
+    ethernet,
+};
 
 /// Turns a request (at `start`) for an advertised address into its answer. Announcements (sender and target the same)
 /// pass: the host's own neighbour table wants them, and nobody waits for an answer.
@@ -24,9 +27,7 @@ pub(super) fn answer<F: Frame, T: Tables>(
     if vip_flags(tables, control, &mapped(request.target)) & VipEntry::ADVERTISED == 0 {
         return Reason::NotIp;
     }
-    let [d0, d1, d2, d3, d4, d5] = request.sender_mac;
-    let [s0, s1, s2, s3, s4, s5] = work.own;
-    let link = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+    let link = ethernet::addresses(request.sender_mac, work.own);
     let written = frame.write(start, request.answer(work.own).emit()).and_then(|()| frame.write(0, link));
     match written {
         Some(()) => Reason::ArpAnswered,

@@ -4,6 +4,7 @@ use super::encap::{encapsulate, link};
 use super::parse::Ip;
 use super::{Frame, Tables, Verdict};
 use crate::abi::{BackendEntry, Egress, Method, NextHop, PortEntry, Reason};
+use crate::wire::ethernet;
 
 /// Largest packet for a backend that fits the way there, in bytes, its own IP header included and outer headers not.
 #[inline(always)]
@@ -56,9 +57,7 @@ fn send<F: Frame, T: Tables>(
     next_hop: NextHop,
     way: &PortEntry,
 ) -> Result<Verdict, Reason> {
-    let [d0, d1, d2, d3, d4, d5] = next_hop.mac();
-    let [s0, s1, s2, s3, s4, s5] = way.mac;
-    frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]).ok_or(Reason::Malformed)?;
+    frame.write(0, ethernet::addresses(next_hop.mac(), way.mac)).ok_or(Reason::Malformed)?;
     if next_hop.port() == tables.ingress() {
         Ok(Verdict::Transmit)
     } else {

@@ -8,7 +8,7 @@ use super::serve::find;
 use super::work::Sending;
 use super::{Frame, Tables, Verdict, Work};
 use crate::abi::{BucketKey, BucketKind, Control, Protocol, Rate, Reason, VipEntry, mapped};
-use crate::wire::{checksum, icmp, ipv4, ipv6};
+use crate::wire::{checksum, ethernet, icmp, ipv4, ipv6};
 
 /// TTL and hop limit of what is answered.
 pub(super) const TTL: u8 = 64;
@@ -61,9 +61,7 @@ fn reply<F: Frame>(frame: &mut F, work: &Work) -> Option<Reason> {
 /// Addresses a frame to the station that it came from.
 #[inline(always)]
 pub(super) fn back<F: Frame>(frame: &mut F, work: &Work) -> Option<()> {
-    let [d0, d1, d2, d3, d4, d5] = work.link.source;
-    let [s0, s1, s2, s3, s4, s5] = work.own;
-    frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5])
+    frame.write(0, ethernet::addresses(work.link.source, work.own))
 }
 
 /// Sends an error to the backend that owns the flow of the packet that the error quotes, so that path MTU discovery

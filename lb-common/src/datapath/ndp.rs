@@ -4,8 +4,7 @@ use super::lookup::vip_flags;
 use super::{Frame, Tables, Work};
 use crate::abi::{Control, Reason, VipEntry};
 use crate::wire::{
-    ethernet::{self, Mac},
-    ipv6,
+    ethernet, ipv6,
     ndp::{self, Solicitation},
 };
 
@@ -63,7 +62,7 @@ fn advertise<F: Frame, T: Tables>(
     frame.write(ip.start, header.emit())?;
     frame.write(ip.payload, fixed)?;
     frame.write(ip.payload + ndp::LEN, option?)?;
-    link(frame, mac, work.own)?;
+    frame.write(0, ethernet::addresses(mac, work.own))?;
     Some(Reason::NdpAnswered)
 }
 
@@ -77,11 +76,4 @@ fn fit<F: Frame>(frame: &mut F, len: usize) -> Option<()> {
         frame.write(ethernet::LEN - 2, tags)?;
     }
     frame.truncate(len)
-}
-
-#[inline(always)]
-fn link<F: Frame>(frame: &mut F, destination: Mac, source: Mac) -> Option<()> {
-    let [d0, d1, d2, d3, d4, d5] = destination;
-    let [s0, s1, s2, s3, s4, s5] = source;
-    frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5])
 }

@@ -132,6 +132,7 @@ impl Packet {
             port: self.ports.destination,
             protocol: self.ports.protocol.number(),
             reserved: 0,
+            padding: 0,
         }
     }
 

@@ -49,9 +49,7 @@ pub(super) fn reply<F: Frame, T: Tables>(frame: &mut F, tables: &T, packet: &Pac
         return None;
     }
     let gate = tables.port(entry.gate).filter(|gate| gate.ifindex != 0)?;
-    let [d0, d1, d2, d3, d4, d5] = PROBER_MAC;
-    let [s0, s1, s2, s3, s4, s5] = gate.mac;
-    frame.write(0, [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5])?;
+    frame.write(0, ethernet::addresses(PROBER_MAC, gate.mac))?;
     tables.count(Reason::ProbeReply);
     Some(Verdict::Redirect(entry.gate))
 }

@@ -78,8 +78,8 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, wor
 #[inline(always)]
 fn other_station<T: Tables>(tables: &T, link: &ethernet::Header, ether_type: u16) -> Verdict {
     let question = match ether_type {
-        ethernet::ARP => link.destination == ethernet::BROADCAST,
-        ethernet::IPV6 => matches!(link.destination, [0x33, 0x33, 0xff, ..]),
+        ethernet::ARP => ethernet::same(link.destination, ethernet::BROADCAST),
+        ethernet::IPV6 => ethernet::is_solicited_node(link.destination),
         _ => false,
     };
     if question { Verdict::Slow } else { settle(tables, Reason::OtherMac) }

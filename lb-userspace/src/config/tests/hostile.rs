@@ -227,6 +227,13 @@ proptest! {
     }
 }
 
+/// Else most mutations would only find what is wrong with it.
+#[test]
+fn the_seed_holds() {
+    let loaded = parse(SEED).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(parse(&loaded.effective()).unwrap().model, loaded.model);
+}
+
 #[test]
 fn alias_bomb_is_refused() {
     let mut bomb = "version: 1\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();

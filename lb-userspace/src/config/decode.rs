@@ -111,7 +111,7 @@ impl<'n> Fields<'n> {
     }
 
     /// What is written under a key for one, or under another for a list of them; one of the two is required.
-    pub(super) fn one_or_many<T: Clone + Ord>(
+    pub(super) fn one_or_many<T: Ord>(
         &self,
         (one, many): (&str, &str),
         as_: &Reader<T>,

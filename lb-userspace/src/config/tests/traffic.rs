@@ -138,6 +138,26 @@ fn an_address_is_like_the_longest_vip_around_it() {
 }
 
 #[test]
+fn a_vip_is_used_by_whatever_touches_it() {
+    let config = |vip: &str, service: &str| {
+        format!(
+            "version: 1\nvips: [{{address: {vip}}}]\nservices:\n  - {{name: a, address: {service}, protocol: tcp, \
+             port: 80, forwarding: ipip, backends: [{{address: 192.0.2.1}}]}}\n"
+        )
+    };
+    for (vip, service, warnings) in [
+        ("203.0.113.0/28", "203.0.113.15", 0),
+        ("203.0.113.0/28", "203.0.113.16", 1),
+        ("203.0.113.0/28", "203.0.113.0/24", 0),
+        ("203.0.113.9", "203.0.113.0/24", 0),
+        ("203.0.113.9", "203.0.113.10", 1),
+        ("203.0.113.0/28", "\"2001:db8::1\"", 1),
+    ] {
+        assert_eq!(holds(&config(vip, service)).warnings.len(), warnings, "{vip} {service}");
+    }
+}
+
+#[test]
 fn the_longest_list_takes_little_time_and_room() {
     let lists: String = (0..50)
         .map(|i| {

@@ -20,7 +20,7 @@ pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Wrong lines of a file that are shown.
 const MAX_LINES: usize = 10;
 
-pub(super) static LIST: Shape = Shape { what: "a list of sources", keys: &["file"], later: &[] };
+pub(super) static LIST: Shape = Shape { what: "a list of prefixes", keys: &["file"], later: &[] };
 pub(super) static RATE_LIMIT: Shape =
     Shape { what: "`rate_limit`", keys: &["new_flows", "packets", "per_source"], later: &[] };
 pub(super) static PER_SOURCE: Shape =

@@ -42,19 +42,21 @@ fn make_vips(written: &[schema::Vip], services: &[Service]) -> Vec<Vip> {
         echo,
         other_ports,
     };
-    let mut written: Vec<Vip> = written
+    let written: BTreeMap<Prefix, Vip> = written
         .iter()
-        .filter_map(|vip| Some(make(vip.address.as_ref()?.value, vip.advertise, vip.echo, vip.other_ports)))
+        .filter_map(|vip| {
+            let prefix = vip.address.as_ref()?.value;
+            Some((prefix, make(prefix, vip.advertise, vip.echo, vip.other_ports)))
+        })
         .collect();
-    written.sort_by_key(|vip| std::cmp::Reverse(vip.prefix_len));
-    let mut vips: BTreeMap<Prefix, Vip> = BTreeMap::new();
+    let mut vips = written.clone();
     for prefix in services.iter().map(|service| service.id.prefix()) {
-        vips.entry(prefix).or_insert_with(|| match written.iter().find(|vip| vip.prefix().covers(&prefix)) {
+        let around = || prefix.ancestors().find_map(|around| written.get(&around));
+        vips.entry(prefix).or_insert_with(|| match around() {
             Some(vip) => make(prefix, vip.advertise, vip.echo, vip.other_ports),
             None => make(prefix, None, Echo::default(), OtherPorts::default()),
         });
     }
-    vips.extend(written.into_iter().map(|vip| (vip.prefix(), vip)));
     vips.into_values().collect()
 }
 

@@ -142,7 +142,10 @@ fn services<'c>(config: &'c Config, pools: &mut Pools<'c>, out: &mut Findings<'_
         if let Some(pool) = servers(service, pools, out) {
             let own = pool.backends.as_ref().map_or(0, Vec::len);
             backends = backends.saturating_add(combinations.saturating_mul(own));
-            check_fit::with_pool(service, pool, out);
+            // Beyond that the config is refused, and to compare each with each takes long.
+            if backends <= MAX_BACKENDS {
+                check_fit::with_pool(service, pool, out);
+            }
         }
     }
     let span = config.services_span.unwrap_or(Span::START);
@@ -235,8 +238,8 @@ fn vips(config: &Config, out: &mut Findings<'_>) {
         };
         addresses.see(&address.value, address.span, &shown, out);
         // What it contains follows it in order.
-        let next = used.range(address.value..).next();
-        if !next.is_some_and(|next| address.value.contains(next.network)) {
+        let within = used.range(address.value..).next().is_some_and(|next| address.value.covers(next));
+        if !within && !address.value.ancestors().any(|around| used.contains(&around)) {
             let message = format!("no service uses the vip {shown}");
             out.push(Report::warning(code::UNUSED_VIP, address.span, message));
         }

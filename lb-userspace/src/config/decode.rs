@@ -111,13 +111,19 @@ impl<'n> Fields<'n> {
     }
 
     /// What is written under a key for one, or under another for a list of them; one of the two is required.
-    pub(super) fn one_or_many<T: Clone + Ord>(
+    pub(super) fn one_or_many<T: Ord>(
         &self,
         (one, many): (&str, &str),
         as_: &Reader<T>,
         out: &mut Findings<'_>,
     ) -> Vec<At<T>> {
-        let single = self.optional(one, as_, out);
+        let single = match self.get(one) {
+            Some(node) if matches!(node.kind, Kind::Seq(_)) => {
+                out.push(wrong_kind(node, one, as_.expected).help(format!("write `{many}` for a list")));
+                None
+            }
+            _ => self.optional(one, as_, out),
+        };
         let Some(span) = self.key_span(many) else {
             if self.get(one).is_none() && !self.has_slip_of(many) {
                 self.require(one, as_.expected, out);

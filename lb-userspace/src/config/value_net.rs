@@ -34,7 +34,7 @@ pub(super) const ADDRESS: Reader<IpAddr> = Reader {
 };
 /// What services and vips have.
 pub(super) const ADDRESSES: Reader<Prefix> = Reader {
-    expected: "a unicast IP address, or a prefix such as 203.0.113.0/28 of length 8 to 32 (IPv6: 32 to 128)",
+    expected: "a unicast IP address, or a prefix of length 8 to 32 (IPv6: 32 to 128)",
     parse: |text| {
         let prefix = address_or_prefix(text, 8..=32, 32..=128)?;
         unicast(prefix.network)?;
@@ -52,7 +52,7 @@ pub(super) const TUNNEL_SOURCE: Reader<TunnelSource> = Reader {
     parse: tunnel_source,
 };
 pub(super) const PORTS: Reader<Ports> =
-    Reader { expected: "a port from 1 to 65535, a range such as 8000-8099, or any", parse: ports };
+    Reader { expected: "a number from 1 to 65535, a range such as 8000-8099, or any", parse: ports };
 pub(super) const PROTOCOL: Reader<Protocol> = Reader {
     expected: "tcp, udp or sctp",
     parse: |text| {
@@ -72,7 +72,7 @@ pub(super) const VLAN: Reader<u16> = Reader {
 };
 pub(super) const VARIANT: Reader<GueVariant> = Reader {
     expected: "0 (a GUE header) or 1 (IP straight in UDP)",
-    parse: |text| word(text, &[("0", GueVariant::Header), ("1", GueVariant::Direct)], &[]),
+    parse: |text| Ok(if byte(text, 0, 1)? == 0 { GueVariant::Header } else { GueVariant::Direct }),
 };
 /// `None`: that of the inner packet.
 pub(super) const DSCP: Reader<Option<u8>> = Reader {

@@ -60,6 +60,11 @@ impl Prefix {
         self.network.is_ipv4() == address.is_ipv4() && Self::containing(address, self.length) == *self
     }
 
+    /// It and all that contain it, the longest first.
+    pub fn ancestors(self) -> impl Iterator<Item = Self> {
+        (0..=self.length).rev().map(move |length| Self::containing(self.network, length))
+    }
+
     /// Whether it contains all of another, or is the same.
     pub fn covers(&self, other: &Self) -> bool {
         self.length <= other.length && self.contains(other.network)

@@ -69,6 +69,11 @@ fn meaning() {
 }
 
 #[test]
+fn traffic() {
+    assert!(check("traffic.txt") >= 18);
+}
+
+#[test]
 fn health() {
     assert!(check("health.txt") >= 12);
 }

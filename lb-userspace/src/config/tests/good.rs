@@ -155,7 +155,7 @@ fn full_means_what_it_says() {
 
 #[test]
 fn effective_means_the_same() {
-    for text in [MINIMAL, FULL, HEALTH, "version: 1\n"] {
+    for text in [MINIMAL, FULL, HEALTH, super::traffic::TRAFFIC, "version: 1\n"] {
         let loaded = holds(text);
         let effective = loaded.effective();
         let again = holds(&effective);
@@ -174,12 +174,13 @@ fn vip_without_advertise_stays_undecided() {
 
 #[test]
 fn examples_hold() {
-    for name in ["l2.yaml", "ipip.yaml", "full.yaml", "health.yaml"] {
+    for name in ["l2.yaml", "ipip.yaml", "gue.yaml", "ipv6.yaml", "quic.yaml", "full.yaml", "health.yaml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLES).join(name);
         let loaded = load(&path).unwrap_or_else(|error| panic!("{error}"));
         assert!(loaded.warnings.is_empty(), "{name}");
         let again = holds(&loaded.effective());
         assert_eq!(again.model.services, loaded.model.services);
+        assert_eq!(again.model.vips, loaded.model.vips);
     }
 }
 

@@ -20,7 +20,12 @@ services:
     port: 53
     ring_size: 1009
     forwarding: {type: ipip, source: 10.0.0.0/8}
-    backends: [{address: 192.0.2.1, mac: 02:00:00:00:00:01, weight: 5}]
+    backends: [{address: 192.0.2.1, mac: 02:00:00:00:00:01, weight: 5, vlan: 7, server_id: 0x1}]
+    quic: {server_id: {format: draft, length: 1}}
+    allow: {file: sources.txt}
+    deny: [198.51.100.66, '2001:db8::/64']
+    rate_limit: {packets: {rate: 5, burst: 7}, per_source: {packets: 1k}}
+  - {name: c, addresses: [203.0.113.0/24, '2001:db8::1'], protocols: [tcp, sctp], ports: [any, 1-9], pool: mixed}
 pools:
   - name: web
     forwarding: l2
@@ -32,13 +37,14 @@ pools:
       - {address: 192.0.2.22, backup: true, health_check: {type: tcp}}
       - {address: 192.0.2.23, group: 2, health_check: [{type: icmp, via: direct}, {type: udp, send: a, expect: b}]}
       - {address: 192.0.2.24, health_check: {type: https, sni: a.example, verify: true, timeout: 500ms, address: 192.0.2.99}}
+  - {name: mixed, forwarding: {type: gue, variant: 0, dscp: 1}, backends: [{address: 'fd00::1', forwarding: gre}], health_check: none}
 defaults: {health_check: &d {interval: 1s, interface: eth0}, health: {flap_window: 1h}}
 limits: {flows: 64Ki, probes: 500}
 on_change: [/bin/tell, x]
 cluster: {key_file: cluster.key}
 ";
 
-const WORDS: [&str; 64] = [
+const WORDS: [&str; 78] = [
     "\n",
     " ",
     "  ",
@@ -103,6 +109,20 @@ const WORDS: [&str; 64] = [
     "backup: ",
     "*d",
     "max_hold_down: ",
+    "any",
+    "1-9",
+    "sctp",
+    "'::/0'",
+    "0.0.0.0/0",
+    "203.0.113.0/24",
+    "2001:db8::1",
+    "{file: sources.txt}",
+    "allow: ",
+    "quic: ",
+    "l2",
+    "gre",
+    "ports: [",
+    "0x1",
 ];
 
 fn first_code(text: &str) -> &'static str {
@@ -205,6 +225,13 @@ proptest! {
         read_by_all(&format!("{number}-{other}"));
         read_by_all(&format!("-{number}{unit}"));
     }
+}
+
+/// Else most mutations would only find what is wrong with it.
+#[test]
+fn the_seed_holds() {
+    let loaded = parse(SEED).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(parse(&loaded.effective()).unwrap().model, loaded.model);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! Each 64-bit word of the 5-tuple is added into the state and mixed by a bijection of two multiply–xorshift rounds
 //! (the finalizer of SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014),
-//! with the secret key before the first and after the last. BPF has no 64×64→128 multiplication, which rules out the
-//! folded-multiply family; two words of IPv4 cost six multiplications, five of IPv6 twelve.
+//! with one half of the secret key before the first and the other before the last. BPF has no 64×64→128 multiplication, which rules out the
+//! folded-multiply family; two words of IPv4 cost four multiplications, five of IPv6 ten.
 
 use crate::abi::{is_mapped, words};
 
@@ -37,7 +37,7 @@ pub const fn flow(
         let source = mix(mix(s0 ^ first).wrapping_add(s1));
         mix(mix(source.wrapping_add(d0)).wrapping_add(d1))
     };
-    mix(mix(addresses.wrapping_add(rest)) ^ last)
+    mix(addresses.wrapping_add(rest) ^ last)
 }
 
 /// Which of `size` slots a hash falls into: multiply–shift range reduction over the hash's upper half (Lemire, "Fast

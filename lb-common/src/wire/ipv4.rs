@@ -48,18 +48,20 @@ impl Header {
     /// Reads the fixed part of a header.
     #[inline(always)]
     pub const fn parse(bytes: [u8; LEN]) -> Self {
-        let [vihl, tos, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = bytes;
+        // In words, which cost one load each.
+        let [w0, w1, w2, source, destination]: [[u8; 4]; LEN / 4] = zerocopy::transmute!(bytes);
+        let (w0, w1, w2) = (u32::from_be_bytes(w0), u32::from_be_bytes(w1), u32::from_be_bytes(w2));
         Self {
-            version: vihl >> 4,
-            header_len: (vihl & 0xf) << 2,
-            tos,
-            total_len: u16::from_be_bytes([l0, l1]),
-            id: u16::from_be_bytes([i0, i1]),
-            fragment: u16::from_be_bytes([f0, f1]),
-            ttl,
-            protocol,
-            source: [s0, s1, s2, s3],
-            destination: [d0, d1, d2, d3],
+            version: (w0 >> 28) as u8,
+            header_len: (w0 >> 22) as u8 & 0x3c,
+            tos: (w0 >> 16) as u8,
+            total_len: w0 as u16,
+            id: (w1 >> 16) as u16,
+            fragment: w1 as u16,
+            ttl: (w2 >> 24) as u8,
+            protocol: (w2 >> 16) as u8,
+            source,
+            destination,
         }
     }
 

@@ -57,7 +57,7 @@ impl Prefix {
 
     /// Whether an address is in it. No address of one family is in a prefix of the other.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.network.is_ipv4() == address.is_ipv4() && Self::containing(address, self.length) == *self
+        Self::containing(address, self.length) == *self
     }
 
     /// It and all that contain it, the longest first.

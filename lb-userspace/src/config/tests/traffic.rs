@@ -250,6 +250,19 @@ fn ports_are_one_a_range_or_any() {
 }
 
 #[test]
+fn service_prefixes_hold_what_machines_can_have() {
+    for good in ["203.0.113.0/28", "10.0.0.0/8", "203.0.113.10/32", "2001:db8::/32", "2001:db8::1/128"] {
+        assert_eq!((ADDRESSES.parse)(good), Ok(prefix(good)), "{good}");
+    }
+    for bad in ["255.0.0.0/8", "0.0.0.0/8", "127.0.0.0/24", "224.0.0.0/8", "::/32", "fe80::/64", "ff00::/32"]
+    {
+        assert!(matches!((ADDRESSES.parse)(bad), Err(Fault::Address(_))), "{bad}");
+        assert_eq!((CLIENTS.parse)(bad), Ok(prefix(bad)), "{bad}");
+    }
+    assert!(matches!((CLIENTS.parse)("::ffff:0:0/96"), Err(Fault::Address(_))));
+}
+
+#[test]
 fn tunnel_sources_leave_bits_to_hash() {
     let source = |text: &str| (TUNNEL_SOURCE.parse)(text);
     assert_eq!(source("auto"), Ok(TunnelSource::Node));

@@ -211,7 +211,11 @@ fn inner_protocol(ip: &Ip) -> u8 {
 fn inner_sum<F: Frame>(frame: &F, ip: &Ip) -> Option<u32> {
     let has_checksum = match Protocol::from_number(ip.protocol) {
         Some(Protocol::Tcp) => true,
-        Some(Protocol::Udp) => frame.read(ip.payload + 6)? != [0, 0],
+        Some(Protocol::Udp) => {
+            let [l0, l1, c0, c1] = frame.read(ip.payload + 4)?;
+            // What may lie behind the datagram (RFC 9868) is under no checksum.
+            [c0, c1] != [0, 0] && u32::from(u16::from_be_bytes([l0, l1])) == ip.payload_len()
+        }
         Some(Protocol::Sctp) | None => false,
     };
     if !has_checksum || ip.state != State::Whole {

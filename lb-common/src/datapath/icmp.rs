@@ -99,7 +99,18 @@ fn quoted<F: Frame>(frame: &F, ip: &Ip) -> Option<Packet> {
         if header.fixed.version != 6 {
             return None;
         }
-        (header.source, header.destination, header.fixed.next_header, start + ipv6::LEN)
+        let payload = start + ipv6::LEN;
+        let (protocol, payload) = match header.fixed.next_header {
+            ipv6::FRAGMENT => {
+                let fragment = ipv6::Fragment::parse(frame.read(payload)?);
+                if fragment.offset != 0 {
+                    return None;
+                }
+                (fragment.next_header, payload + ipv6::FRAGMENT_LEN)
+            }
+            protocol => (protocol, payload),
+        };
+        (header.source, header.destination, protocol, payload)
     } else {
         let header = ipv4::Header::parse(frame.read(start)?);
         if header.version != 4 || (header.header_len as usize) < ipv4::LEN || header.is_later_fragment() {

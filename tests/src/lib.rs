@@ -1,8 +1,10 @@
 //! Helpers.
 
 pub mod bpf;
+pub mod frames;
 pub mod gate;
 pub mod mutate;
+pub mod oracle;
 pub mod packets;
 pub mod scene;
 

@@ -119,7 +119,7 @@ mod tests {
                 let tuple = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15) & ((1 << 48) - 1);
                 let of = |t: u64| {
                     let [_, _, a, b, c, d, p, q] = t.to_be_bytes();
-                    flow_v4(KEY, [a, b, c, d], [203, 0, 113, 10], [p, q], [0, 80], 6)
+                    flow(KEY, mapped([a, b, c, d]), mapped([203, 0, 113, 10]), [p, q], [0, 80], 6)
                 };
                 let changed = of(tuple) ^ of(tuple ^ (1 << bit));
                 for (out, count) in flips.iter_mut().enumerate() {
@@ -137,7 +137,8 @@ mod tests {
     fn the_key_changes_the_slot_of_nearly_every_flow() {
         let moved = (0..10_000u32)
             .filter(|n| {
-                let flow = |key| flow_v4(key, n.to_be_bytes(), [203, 0, 113, 10], [0, 9], [0, 80], 6);
+                let (from, to) = (mapped(n.to_be_bytes()), mapped([203, 0, 113, 10]));
+                let flow = |key| flow(key, from, to, [0, 9], [0, 80], 6);
                 slot(flow(KEY), 1021) != slot(flow([KEY[0] ^ 1, KEY[1]]), 1021)
             })
             .count();

@@ -1,71 +1,214 @@
-//! The engine on the host: parsing at its edges, the rules of flow choice, and what probes may do.
+//! The engine on the host: tables of cases, whole output packets read back by an independent library, exact counters.
 
-use etherparse::PacketBuilder;
+mod admission;
+mod errors;
+mod flows;
+mod fragments;
+mod links;
+mod lookups;
+mod parse;
+mod probes;
+mod questions;
+mod quic;
+mod too_big;
+mod tunnels;
 
-use super::host::{HostFrame, HostTables};
-use super::{TOUCH_INTERVAL_NS, Verdict, probe, process};
+#[path = "../../../../tests/src/frames.rs"]
+mod frames;
+#[path = "../../../../tests/src/oracle.rs"]
+mod oracle;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::host::{HostFrame, HostTables, run};
+use super::{Verdict, Work};
 use crate::abi::*;
+use crate::wire::{checksum, ipv4};
+use frames::{Body, Build};
+use oracle::{Layer, layers};
 
 const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const FAR: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
 const VIP: [u8; 4] = [203, 0, 113, 10];
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 7);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
 const RING: u32 = 7;
 const SERVICE: u32 = 3;
+/// TCP flags.
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+/// Port 2's MTU; port 1 has 1500.
+const FAR_MTU: u32 = 9000;
 
 fn id(n: u32) -> BackendId {
     BackendId::new(n).unwrap()
 }
 
+/// An L2 backend behind port 1 whose MAC address ends in `n`.
 fn backend(n: u8) -> BackendEntry {
     BackendEntry {
         next_hop: NextHop::new([2, 0, 0, 0, 1, n], 1).0,
         service: SERVICE,
         state: BackendState::Up.to_raw(),
         method: Method::L2.to_raw(),
+        egress: Egress::new(1500, Tag::Kept).0,
         address: mapped([203, 0, 113, 20 + n]),
         ..BackendEntry::default()
     }
 }
 
-/// Services tcp/80 and udp/53 on one VIP whose slots all hold `slot`; backends 1 and 2 are up.
+/// The entry of any service of these tests.
+fn service() -> ServiceEntry {
+    ServiceEntry { ring_start: 0, ring_size: RING, id: SERVICE, ..ServiceEntry::default() }
+}
+
+fn key(address: [u8; 16], protocol: Protocol, port: u16) -> ServiceKey {
+    ServiceKey { address, port: port.to_be_bytes(), protocol: protocol.number(), ..ServiceKey::default() }
+}
+
+/// Services tcp/80, udp/53 and sctp/5060 on one address of each family whose slots all hold `slot`; backends 1 and 2
+/// are up. Ingress is port 1.
 fn tables(slot: Slot) -> HostTables {
     let mut tables = HostTables { ingress: 1, rings: vec![slot; RING as usize], ..HostTables::default() };
     tables.control.flags = Control::VIP_POLICY;
-    let entry = ServiceEntry { ring_start: 0, ring_size: RING, id: SERVICE, ..ServiceEntry::default() };
-    tables.services.insert(ServiceKey::v4(VIP, Protocol::Tcp, 80), entry);
-    tables.services.insert(ServiceKey::v4(VIP, Protocol::Udp, 53), entry);
-    let flags = VipEntry::ANSWER_ARP | VipEntry::DROP_OTHER_PORTS;
-    tables.vips.insert(VipKey::v4(VIP), VipEntry { flags, reserved: 0 });
+    let flags = VipEntry::ADVERTISED | VipEntry::DROP_OTHER_PORTS | VipEntry::ECHO;
+    for address in [mapped(VIP), VIP6.octets()] {
+        for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 5060)] {
+            tables.services.insert(key(address, protocol, port), service());
+        }
+        tables.vips.insert(VipKey { address }, VipEntry { flags, reserved: 0 });
+    }
     tables.ports.insert(1, PortEntry { ifindex: 5, mtu: 1500, mac: OWN, reserved: 0 });
+    tables.ports.insert(2, PortEntry { ifindex: 6, mtu: FAR_MTU, mac: FAR, reserved: 0 });
     tables.backends.insert(1, backend(1));
     tables.backends.insert(2, backend(2));
     tables
 }
 
+/// The same with this backend as the only one, in settled slots.
+fn tables_with(entry: BackendEntry) -> HostTables {
+    let mut tables = tables(Slot::settled(id(1)));
+    tables.backends.insert(1, entry);
+    tables
+}
+
+/// A client's packet over IPv4.
+fn v4(body: Body, port: u16) -> Build {
+    Build::new(
+        (CLIENT_MAC, OWN),
+        (Ipv4Addr::from(CLIENT).into(), 4000),
+        (Ipv4Addr::from(VIP).into(), port),
+        body,
+    )
+}
+
+/// A client's packet over IPv6.
+fn v6(body: Body, port: u16) -> Build {
+    Build::new((CLIENT_MAC, OWN), (CLIENT6.into(), 4000), (VIP6.into(), port), body)
+}
+
+/// A client's packet over either family.
+fn of(is_v6: bool, body: Body, port: u16) -> Build {
+    if is_v6 { v6(body, port) } else { v4(body, port) }
+}
+
 fn tcp(port: u16, syn: bool) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(CLIENT_MAC, OWN).ipv4(CLIENT, VIP, 64).tcp(port, 80, 1, 1000);
-    let mut frame = Vec::new();
-    if syn { builder.syn() } else { builder.ack(1) }.write(&mut frame, b"odd").unwrap();
-    frame
+    let mut packet = v4(Body::Tcp(if syn { SYN } else { ACK }), 80).payload(3);
+    packet.from.1 = port;
+    packet.bytes()
 }
 
 fn udp(port: u16) -> Vec<u8> {
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(CLIENT_MAC, OWN)
-        .ipv4(CLIENT, VIP, 64)
-        .udp(port, 53)
-        .write(&mut frame, b"query")
-        .unwrap();
-    frame
+    let mut packet = v4(Body::Udp, 53).payload(5);
+    packet.from.1 = port;
+    packet.bytes()
+}
+
+/// What has been counted, by names.
+type Counts = BTreeMap<String, u64>;
+
+fn counts(tables: &HostTables) -> Counts {
+    let name = |number: &u32| Reason::ALL[*number as usize].name();
+    let mut counts = Counts::new();
+    counts.extend(tables.reasons.borrow().iter().map(|(number, n)| (name(number).to_owned(), *n)));
+    for ((service, number), n) in tables.drops.borrow().iter() {
+        counts.insert(format!("service {service} {}", name(number)), *n);
+    }
+    for (id, entry) in tables.forwarded.borrow().iter() {
+        for (what, n) in [("packets", entry.packets), ("bytes", entry.bytes), ("flows", entry.flows)] {
+            counts.insert(format!("backend {id} {what}"), n);
+        }
+    }
+    counts
+}
+
+/// Exactly one packet with this reason, of no service.
+fn reason(reason: Reason) -> Counts {
+    Counts::from([(reason.name().to_owned(), 1)])
+}
+
+/// Exactly one packet of the service, dropped.
+fn drop_of(reason: Reason) -> Counts {
+    Counts::from([(format!("service {SERVICE} {}", reason.name()), 1)])
+}
+
+/// Exactly one packet to a backend.
+fn forwarded(id: u32, bytes: usize, flows: u64) -> Counts {
+    let counts = [("packets", 1), ("bytes", bytes as u64), ("flows", flows)];
+    counts.into_iter().filter(|(_, n)| *n > 0).map(|(what, n)| (format!("backend {id} {what}"), n)).collect()
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+struct Seen {
+    verdict: Verdict,
+    bytes: Vec<u8>,
+    counts: Counts,
+}
+
+impl Seen {
+    /// The last byte of the MAC address that it was sent to: the number of a backend.
+    fn to(&self) -> Option<u8> {
+        let sent = matches!(self.verdict, Verdict::Transmit | Verdict::Redirect(_));
+        self.bytes.get(5).copied().filter(|_| sent)
+    }
+
+    #[track_caller]
+    fn layers(&self) -> Vec<Layer> {
+        layers(&self.bytes)
+    }
+
+    /// Checks verdict and counters.
+    #[track_caller]
+    fn is(&self, what: &str, verdict: Verdict, counts: Counts) {
+        assert_eq!((self.verdict, &self.counts), (verdict, &counts), "{what}");
+    }
+}
+
+/// Runs a frame through all stages. What passes is as it came.
+#[track_caller]
+fn see(tables: &HostTables, bytes: &[u8]) -> Seen {
+    let before = counts(tables);
+    let mut frame = HostFrame::new(bytes);
+    let verdict = run(&mut frame, tables);
+    let grown = |(name, n): (String, u64)| {
+        let n = n - before.get(&name).copied().unwrap_or(0);
+        (n > 0).then_some((name, n))
+    };
+    if verdict == Verdict::Pass {
+        assert_eq!(frame.bytes(), bytes, "what passes is untouched");
+    }
+    let counts = counts(tables).into_iter().filter_map(grown).collect();
+    Seen { verdict, bytes: frame.bytes().to_vec(), counts }
 }
 
 /// Runs a frame; its verdict and the number of the backend it was sent to.
 fn send(tables: &HostTables, bytes: &[u8]) -> (Verdict, Option<u8>) {
-    let mut frame = HostFrame::new(bytes);
-    let verdict = process(&mut frame, tables);
-    let to = frame.bytes().get(5).copied().filter(|_| verdict == Verdict::Transmit);
-    (verdict, to)
+    let seen = see(tables, bytes);
+    (seen.verdict, seen.to())
 }
 
 fn sent_to(tables: &HostTables, bytes: &[u8]) -> u8 {
@@ -78,246 +221,66 @@ fn dropped(tables: &HostTables, reason: Reason) -> u64 {
     of_services + tables.reasons.borrow().get(&(reason as u32)).copied().unwrap_or(0)
 }
 
-#[test]
-fn a_frame_cut_anywhere_is_never_forwarded() {
-    let whole = tcp(4000, true);
-    for len in 0..whole.len() {
-        let tables = tables(Slot::settled(id(1)));
-        let (verdict, _) = send(&tables, &whole[..len]);
-        // With fewer than 20 bytes of IPv4 nobody can tell whom it is for.
-        let expected = if len < 14 + 20 { Verdict::Pass } else { Verdict::Drop };
-        assert_eq!(verdict, expected, "{len} bytes");
-        assert_eq!(dropped(&tables, Reason::Malformed), u64::from(len >= 34), "{len} bytes");
-    }
-    assert_eq!(sent_to(&tables(Slot::settled(id(1))), &whole), 1);
+/// What the engine must not have touched: the packet behind its link header.
+fn packet_in(frame: &[u8], tags: usize) -> &[u8] {
+    &frame[14 + 4 * tags..]
 }
 
-#[test]
-fn contradicting_lengths_are_malformed() {
-    let cases: [(&str, usize, u8); 6] = [
-        ("version 6 in the first nibble", 14, 0x65),
-        ("header length 16", 14, 0x44),
-        ("header length 60 in a shorter packet", 14, 0x4f),
-        ("total length beyond the frame", 16, 0xff),
-        ("total length below the header", 17, 19),
-        ("total length below the TCP header", 17, 39),
-    ];
-    for (name, offset, value) in cases {
-        let tables = tables(Slot::settled(id(1)));
-        let mut frame = tcp(4000, true);
-        frame[offset] = value;
-        assert_eq!(send(&tables, &frame).0, Verdict::Drop, "{name}");
-        assert_eq!(dropped(&tables, Reason::Malformed), 1, "{name}");
-        frame[30] = 99; // for another address: not our business
-        assert_eq!(send(&tables, &frame).0, Verdict::Pass, "{name}");
-    }
+/// A tunnel's outer source and destination.
+const NODE: [u8; 4] = [192, 0, 2, 1];
+const FAR_END: [u8; 4] = [192, 0, 2, 77];
+const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
+const FAR_END6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0x77);
+
+/// A tunnel behind port 1, as userspace writes its entry: source the node, DSCP copied, TTL 64.
+fn tunnel(method: Method, outer_v6: bool, inner_v6: bool) -> BackendEntry {
+    tunnel_from(method, outer_v6, inner_v6, 0)
 }
 
-#[test]
-fn options_move_the_ports() {
-    for words in 0..=10u8 {
-        let mut frame = tcp(4000, true);
-        let extra = usize::from(words) * 4;
-        frame.splice(34..34, std::iter::repeat_n(1, extra));
-        frame[14] = 0x45 + words;
-        let total = (frame.len() - 14) as u16;
-        frame[16..18].copy_from_slice(&total.to_be_bytes());
-        assert_eq!(sent_to(&tables(Slot::settled(id(1))), &frame), 1, "{extra} bytes of options");
-    }
-}
-
-#[test]
-fn padding_behind_the_packet_is_no_harm() {
-    let mut frame = udp(4000);
-    frame.resize(60, 0xaa);
-    let tables = tables(Slot::settled(id(2)));
-    assert_eq!(sent_to(&tables, &frame), 2);
-    assert_eq!(tables.forwarded.borrow()[&2].bytes, 20 + 8 + 5, "bytes of the IP packet, not of the frame");
-}
-
-#[test]
-fn a_settled_slot_uses_no_flow_table() {
-    let tables = tables(Slot::settled(id(1)));
-    for frame in [tcp(1, true), tcp(2, false), udp(3)] {
-        assert_eq!(sent_to(&tables, &frame), 1);
-    }
-    assert!(tables.flows.borrow().is_empty());
-}
-
-#[test]
-fn in_a_fresh_slot_new_flows_go_to_the_current_owner_and_older_ones_stay() {
-    let tables = tables(Slot::settled(id(1)).moved_to(id(2)));
-    assert_eq!(sent_to(&tables, &tcp(1, true)), 2, "SYN: new");
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 2, "its next packet: recorded");
-    assert_eq!(sent_to(&tables, &tcp(2, false)), 1, "unknown, no SYN: older than the change");
-    assert_eq!(sent_to(&tables, &tcp(2, true)), 1, "a repeated SYN of a known flow stays");
-    assert_eq!(sent_to(&tables, &udp(3)), 1, "UDP cannot tell: previous");
-    assert_eq!(tables.flows.borrow().len(), 3);
-    let flows = |n| tables.forwarded.borrow().get(&n).map_or(0, |counted: &BackendCounters| counted.flows);
-    assert_eq!((flows(1), flows(2)), (1, 1), "new flows: the UDP one, the SYN");
-}
-
-#[test]
-fn in_a_late_slot_strays_leave_no_record_and_unknown_udp_is_new() {
-    let tables = tables(Slot::settled(id(1)).moved_to(id(2)).late());
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 1, "stray: previous");
-    assert!(tables.flows.borrow().is_empty(), "unrecorded");
-    assert_eq!(sent_to(&tables, &tcp(2, true)), 2);
-    assert_eq!(sent_to(&tables, &tcp(2, false)), 2, "recorded by its SYN");
-    assert_eq!(sent_to(&tables, &udp(3)), 2, "UDP: current");
-    assert_eq!(tables.flows.borrow().len(), 2);
-}
-
-#[test]
-fn what_is_flooded_to_another_station_passes() {
-    let tables = tables(Slot::settled(id(1)));
-    let mut frame = tcp(1, true);
-    frame[5] = 77;
-    assert_eq!(send(&tables, &frame).0, Verdict::Pass);
-    let mut arp = [&[2, 0, 0, 0, 0, 77], &CLIENT_MAC[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
-    arp.extend([&CLIENT_MAC[..], &CLIENT, &[0; 6], &VIP].concat());
-    assert_eq!(send(&tables, &arp).0, Verdict::Pass, "another balancer is asked");
-    arp[..6].copy_from_slice(&[0xff; 6]);
-    assert_eq!(send(&tables, &arp).0, Verdict::Transmit, "everybody is asked");
-    assert_eq!(dropped(&tables, Reason::OtherMac), 2);
-}
-
-#[test]
-fn a_recorded_flow_survives_later_changes() {
-    let mut tables = tables(Slot::settled(id(1)).moved_to(id(2)));
-    tables.backends.insert(3, backend(3));
-    assert_eq!(sent_to(&tables, &tcp(1, true)), 2);
-    tables.rings = vec![tables.rings[0].moved_to(id(3)); RING as usize];
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 2, "recorded on the owner in between");
-    assert_eq!(sent_to(&tables, &tcp(2, false)), 1, "unknown: oldest previous owner");
-    assert_eq!(sent_to(&tables, &tcp(3, true)), 3);
-}
-
-#[test]
-fn a_backend_that_is_down_receives_nothing_and_its_records_are_corrected() {
-    let mut tables = tables(Slot::settled(id(1)).moved_to(id(2)));
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 1);
-    tables.backends.get_mut(&1).unwrap().state = BackendState::Down.to_raw();
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 2, "recorded on a dead backend");
-    assert_eq!(sent_to(&tables, &tcp(2, false)), 2, "previous is dead");
-    tables.backends.get_mut(&1).unwrap().state = BackendState::Up.to_raw();
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 2, "corrected, for good");
-}
-
-#[test]
-fn a_draining_backend_keeps_its_flows() {
-    let mut tables = tables(Slot::settled(id(1)).moved_to(id(2)));
-    tables.backends.get_mut(&1).unwrap().state = BackendState::Draining.to_raw();
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 1);
-    assert_eq!(sent_to(&tables, &tcp(2, true)), 2);
-}
-
-#[test]
-fn another_services_record_is_a_miss() {
-    let tables = tables(Slot::settled(id(1)).moved_to(id(2)));
-    assert_eq!(sent_to(&tables, &tcp(1, true)), 2);
-    for entry in tables.flows.borrow_mut().values_mut() {
-        entry.service = SERVICE + 1;
-    }
-    assert_eq!(sent_to(&tables, &tcp(1, false)), 1);
-}
-
-#[test]
-fn time_stamps_are_renewed_once_a_second() {
-    let tables = tables(Slot::settled(id(1)).moved_to(id(2)));
-    let stamp = || tables.flows.borrow().values().next().unwrap().last_seen_ns;
-    tables.now_ns.set(100);
-    send(&tables, &tcp(1, true));
-    tables.now_ns.set(100 + TOUCH_INTERVAL_NS - 1);
-    send(&tables, &tcp(1, false));
-    assert_eq!(stamp(), 100);
-    tables.now_ns.set(100 + TOUCH_INTERVAL_NS);
-    send(&tables, &tcp(1, false));
-    assert_eq!(stamp(), 100 + TOUCH_INTERVAL_NS);
-}
-
-#[test]
-fn an_empty_slot_or_an_absent_backend_is_no_backend() {
-    for slot in [Slot::default(), Slot::settled(id(9))] {
-        let tables = tables(slot);
-        assert_eq!(send(&tables, &tcp(1, true)).0, Verdict::Drop);
-        assert_eq!(dropped(&tables, Reason::NoBackend), 1);
-    }
-}
-
-#[test]
-fn without_headroom_an_encapsulated_packet_is_dropped_and_counted() {
-    let mut tables = tables(Slot::settled(id(1)));
-    let entry = tables.backends.get_mut(&1).unwrap();
-    entry.method = Method::Ipip.to_raw();
-    entry.outer_source = mapped([203, 0, 113, 5]);
-    let mut frame = HostFrame::without_headroom(&tcp(1, true));
-    assert_eq!(process(&mut frame, &tables), Verdict::Drop);
-    assert_eq!(dropped(&tables, Reason::NoHeadroom), 1);
-}
-
-const NODE: [u8; 4] = [203, 0, 113, 1];
-/// Number of the port that leads to the prober.
-const GATE: u16 = 9;
-
-/// Tables as seen at the gate, with a probe of tcp/80 on port 61445 under way to backend 1, which is down.
-fn gated() -> HostTables {
-    let mut tables = tables(Slot::settled(id(2)));
-    tables.ingress = GATE;
-    tables.ports.insert(GATE, PortEntry { ifindex: 6, mtu: 1500, mac: PROBE_GATE_MAC, reserved: 0 });
-    tables.backends.get_mut(&1).unwrap().state = BackendState::Down.to_raw();
-    let entry = ProbeEntry {
-        backend: 1,
-        gate: GATE,
-        service_port: 80u16.to_be_bytes(),
-        service_address: mapped(VIP),
-        node_address: mapped(NODE),
-        protocol: Protocol::Tcp.number(),
-        reserved: [0; 7],
+/// The same with this many bits of the source from the flow hash.
+fn tunnel_from(method: Method, outer_v6: bool, inner_v6: bool, source_bits: u8) -> BackendEntry {
+    let low = (1u32 << source_bits) - 1;
+    let (source, destination) = match outer_v6 {
+        true => (u128::from(NODE6) & !u128::from(low), u128::from(FAR_END6)),
+        false => {
+            let source = mapped((u32::from_be_bytes(NODE) & !low).to_be_bytes());
+            (u128::from_be_bytes(source), u128::from_be_bytes(mapped(FAR_END)))
+        }
     };
-    tables.probes.insert(5, entry);
-    tables
+    let entry = BackendEntry {
+        method: method.to_raw(),
+        flags: if outer_v6 { BackendEntry::OUTER_V6 } else { 0 },
+        address: destination.to_be_bytes(),
+        outer_source: source.to_be_bytes(),
+        source_bits,
+        ttl: 64,
+        dscp: BackendEntry::COPY_DSCP,
+        encap_port: oracle::GUE_PORT.to_be_bytes(),
+        ..backend(1)
+    };
+    sealed(entry, inner_v6)
 }
 
-fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
-    let mut frame = Vec::new();
-    let builder = PacketBuilder::ethernet2(PROBER_MAC, PROBE_GATE_MAC).ipv4(source, VIP, 64);
-    builder.tcp(port, 80, 1, 1000).syn().write(&mut frame, &[]).unwrap();
-    frame
+/// The entry with its checksum.
+fn sealed(entry: BackendEntry, inner_v6: bool) -> BackendEntry {
+    let protocol = match Method::from_raw(entry.method).unwrap() {
+        Method::Gre => 47,
+        Method::GueDirect | Method::GueHeader => 17,
+        _ if inner_v6 => 41,
+        _ => 4,
+    };
+    let checksum = match entry.flags & BackendEntry::OUTER_V6 != 0 {
+        true => checksum::fold(checksum::sum(&entry.outer_source) + checksum::sum(&entry.address)),
+        false => {
+            let (source, destination) = (low_half(entry.outer_source), low_half(entry.address));
+            ipv4::OuterTemplate { ttl: entry.ttl, protocol, source, destination }.partial_checksum()
+        }
+    };
+    BackendEntry { checksum, ..entry }
 }
 
-#[test]
-fn a_probe_goes_where_its_entry_says_and_leaves_no_trace() {
-    let tables = gated();
-    let mut frame = HostFrame::new(&syn(NODE, 0xf005));
-    assert_eq!(probe(&mut frame, &tables), Verdict::Redirect(1));
-    assert_eq!(frame.bytes()[..12], [2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1]);
-    assert_eq!(dropped(&tables, Reason::ProbeSent), 1);
-    assert!(tables.forwarded.borrow().is_empty() && tables.flows.borrow().is_empty());
-    for (source, port) in [(NODE, 0xf006), (NODE, 0x0005), (CLIENT, 0xf005)] {
-        assert_eq!(probe(&mut HostFrame::new(&syn(source, port)), &tables), Verdict::Drop);
-    }
-    assert_eq!(dropped(&tables, Reason::StrayProbe), 3);
-}
+/// All methods that put something in front.
+const TUNNELS: [Method; 4] = [Method::Ipip, Method::Gre, Method::GueDirect, Method::GueHeader];
 
-#[test]
-fn a_probe_cut_anywhere_is_a_stray() {
-    let (tables, whole) = (gated(), syn(NODE, 0xf005));
-    for len in 0..whole.len() {
-        assert_eq!(probe(&mut HostFrame::new(&whole[..len]), &tables), Verdict::Drop, "{len} bytes");
-    }
-    assert_eq!(dropped(&tables, Reason::StrayProbe), whole.len() as u64);
-}
-
-#[test]
-fn a_probe_that_cannot_be_sent_is_counted_by_its_reason() {
-    let mut tables = gated();
-    tables.backends.get_mut(&1).unwrap().method = Method::Ipip.to_raw();
-    let mut frame = HostFrame::without_headroom(&syn(NODE, 0xf005));
-    assert_eq!(probe(&mut frame, &tables), Verdict::Drop);
-    tables.backends.clear();
-    assert_eq!(probe(&mut HostFrame::new(&syn(NODE, 0xf005)), &tables), Verdict::Drop);
-    let counts =
-        [Reason::NoHeadroom, Reason::NoBackend, Reason::ProbeSent].map(|reason| dropped(&tables, reason));
-    assert_eq!(counts, [1, 1, 0]);
-}
+/// Every family pair: outer IPv6, inner IPv6.
+const FAMILIES: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];

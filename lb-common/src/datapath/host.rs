@@ -7,7 +7,7 @@ use core::cell::{Cell, RefCell};
 
 use zerocopy::IntoBytes;
 
-use super::{DecapTables, Frame, Tables, Verdict, Work, process, sampled, slow};
+use super::{DecapTables, Finish, Frame, Tables, Verdict, Work, process, sampled, slow};
 use crate::abi::*;
 use crate::wire::{checksum, ethernet::Mac};
 
@@ -83,6 +83,17 @@ impl Frame for HostFrame {
     }
 }
 
+/// The verdict is the end of it.
+struct Done;
+
+impl Finish for Done {
+    type Output = Verdict;
+
+    fn finish(self, verdict: Verdict) -> Verdict {
+        verdict
+    }
+}
+
 /// Runs a frame through all stages, as the kernel does.
 pub fn run<T: Tables>(frame: &mut HostFrame, tables: &T) -> Verdict {
     let mut work = Work::new();
@@ -91,7 +102,7 @@ pub fn run<T: Tables>(frame: &mut HostFrame, tables: &T) -> Verdict {
         verdict => verdict,
     };
     match verdict {
-        Verdict::Slow => slow(frame, tables, &mut work),
+        Verdict::Slow => slow(frame, tables, &mut work, Done),
         verdict => verdict,
     }
 }

@@ -6,8 +6,8 @@ use super::parse::{Ip, Kind, Packet, Ports, State};
 use super::process::{refused, settle};
 use super::serve::find;
 use super::work::Sending;
-use super::{Frame, Tables, Verdict, Work};
-use crate::abi::{BucketKey, BucketKind, Control, Protocol, Rate, Reason, VipEntry, mapped};
+use super::{Frame, Tables, Work};
+use crate::abi::{BucketKey, BucketKind, Control, Protocol, Rate, Reason, VerdictKind, VipEntry, mapped};
 use crate::wire::{checksum, ethernet, icmp, ipv4, ipv6};
 
 /// TTL and hop limit of what is answered.
@@ -72,7 +72,7 @@ pub(super) fn error<F: Frame, T: Tables>(
     tables: &T,
     control: &Control,
     work: &mut Work,
-) -> Option<Verdict> {
+) -> Option<VerdictKind> {
     let ip = &work.packet.ip;
     // Who asks about one address is not told about another.
     let inner = quoted(frame, ip).filter(|inner| inner.ip.destination == ip.destination);

@@ -36,6 +36,6 @@ pub use decap::{DecapTables, decapsulate};
 pub use frame::Frame;
 pub use probe::probe;
 pub use process::{Verdict, process, sampled};
-pub use slow::{FRAGMENT_LIFE_NS, slow};
+pub use slow::{FRAGMENT_LIFE_NS, Finish, slow};
 pub use tables::Tables;
 pub use work::Work;

@@ -32,7 +32,7 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) 
         // In a stage of its own, so that sampling costs nothing while it is off.
         Some(control) if control.flags & Control::CAPTURE != 0 => Verdict::Sampled,
         Some(control) => decide(frame, tables, control, work),
-        None => settle(tables, Reason::NotIp),
+        None => settle(tables, Reason::NotIp).into(),
     }
 }
 
@@ -41,7 +41,7 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) 
 pub fn sampled<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> Verdict {
     match tables.control() {
         Some(control) => decide(frame, tables, control, work),
-        None => settle(tables, Reason::NotIp),
+        None => settle(tables, Reason::NotIp).into(),
     }
 }
 
@@ -49,7 +49,7 @@ pub fn sampled<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) 
 fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, work: &mut Work) -> Verdict {
     let (Some(own), Some(link)) = (tables.port(tables.ingress()), frame.read(0).map(ethernet::Header::parse))
     else {
-        return settle(tables, Reason::NotIp); // nothing is configured yet, or nothing came
+        return settle(tables, Reason::NotIp).into(); // nothing is configured yet, or nothing came
     };
     let (start, ether_type) = untag(frame, &link);
     if !ethernet::same(link.destination, own.mac) {
@@ -66,11 +66,11 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, wor
                 packet.ports = ports;
                 balance(frame, tables, control, packet)
             }
-            None => settle(tables, malformed(tables, control, &packet.ip)),
+            None => settle(tables, malformed(tables, control, &packet.ip)).into(),
         },
         (State::First | State::Later, _) => Verdict::Slow,
         (State::Whole, None) if is_known(&packet.ip) => Verdict::Slow,
-        _ => settle(tables, refuse(tables, control, &packet.ip)),
+        _ => settle(tables, refuse(tables, control, &packet.ip)).into(),
     }
 }
 
@@ -82,39 +82,46 @@ fn other_station<T: Tables>(tables: &T, link: &ethernet::Header, ether_type: u16
         ethernet::IPV6 => ethernet::is_solicited_node(link.destination),
         _ => false,
     };
-    if question { Verdict::Slow } else { settle(tables, Reason::OtherMac) }
+    if question { Verdict::Slow } else { settle(tables, Reason::OtherMac).into() }
 }
 
 #[inline(always)]
 fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, packet: &Packet) -> Verdict {
     let Some(service) = service(tables, control, packet) else {
         return probe::reply(frame, tables, packet)
-            .unwrap_or_else(|| settle(tables, not_a_service(tables, control, packet)));
+            .unwrap_or_else(|| settle(tables, not_a_service(tables, control, packet)).into());
     };
     match serve(frame, tables, control, packet, service) {
         Ok(verdict) => verdict,
         // Its sender is to be told.
         Err(Reason::TooBig) => Verdict::Slow,
-        Err(reason) => refused(tables, service.id, reason),
+        Err(reason) => refused(tables, service.id, reason).into(),
+    }
+}
+
+impl From<VerdictKind> for Verdict {
+    #[inline(always)]
+    fn from(kind: VerdictKind) -> Self {
+        match kind {
+            VerdictKind::Pass => Self::Pass,
+            VerdictKind::Drop => Self::Drop,
+            VerdictKind::Transmit => Self::Transmit,
+        }
     }
 }
 
 /// Drops a service's packet and counts it there.
 #[inline(always)]
-pub(super) fn refused<T: Tables>(tables: &T, service: u32, reason: Reason) -> Verdict {
+pub(super) fn refused<T: Tables>(tables: &T, service: u32, reason: Reason) -> VerdictKind {
     tables.count_drop(service, reason);
-    Verdict::Drop
+    VerdictKind::Drop
 }
 
-/// Counts a frame that belongs to no service, and does what its reason says.
+/// Counts a frame that belongs to no service; what its reason says is to be done.
 #[inline(always)]
-pub(super) fn settle<T: Tables>(tables: &T, reason: Reason) -> Verdict {
+pub(super) fn settle<T: Tables>(tables: &T, reason: Reason) -> VerdictKind {
     tables.count(reason);
-    match reason.verdict() {
-        VerdictKind::Pass => Verdict::Pass,
-        VerdictKind::Drop => Verdict::Drop,
-        VerdictKind::Transmit => Verdict::Transmit,
-    }
+    reason.verdict()
 }
 
 /// A whole packet with ports that no service wants.

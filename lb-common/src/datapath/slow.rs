@@ -11,27 +11,36 @@ use super::process::{malformed, not_a_service, refuse, refused, settle};
 use super::serve::{look, place};
 use super::work::Sending;
 use super::{Frame, Tables, Verdict, Work, arp, icmp, ndp, too_big};
-use crate::abi::{BackendId, BackendState, Control, Protocol, Reason};
+use crate::abi::{BackendId, BackendState, Control, Protocol, Reason, VerdictKind};
 use crate::wire::{ethernet, icmp as wire, ipv6, ndp::SOLICITATION};
 
 /// How long the record of a first fragment serves the others, in nanoseconds: as long as Linux waits for them
 /// (`IP_FRAG_TIME`, include/net/ip.h).
 pub const FRAGMENT_LIFE_NS: u64 = 30_000_000_000;
 
+/// What is done with a verdict. A method that can be inlined at every place where a verdict is known: where they are
+/// merged before, the verifier sees one variant's payload in the others, where it may be a pointer.
+pub trait Finish {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn finish(self, verdict: Verdict) -> Self::Output;
+}
+
 /// Decides about a frame that [`process`](super::process) has left to it.
 #[inline(always)]
-pub fn slow<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> Verdict {
+pub fn slow<F: Frame, T: Tables, E: Finish>(frame: &mut F, tables: &T, work: &mut Work, end: E) -> E::Output {
     let (Some(own), Some(control)) = (tables.port(tables.ingress()), tables.control()) else {
-        return settle(tables, Reason::NotIp);
+        return end.finish(settle(tables, Reason::NotIp).into());
     };
     let Some(link) = frame.read(0).map(ethernet::Header::parse) else {
-        return settle(tables, Reason::NotIp);
+        return end.finish(settle(tables, Reason::NotIp).into());
     };
-    work.own = own.mac;
+    work.own = ethernet::copied(own.mac);
     work.link = link;
     let (start, ether_type) = untag(frame, &link);
     if ether_type == ethernet::ARP {
-        return settle(tables, arp::answer(frame, tables, control, work, start));
+        return end.finish(settle(tables, arp::answer(frame, tables, control, work, start)).into());
     }
     read_ip(frame, start, ether_type, &mut work.packet.ip);
     let work = work.written();
@@ -40,13 +49,15 @@ pub fn slow<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> 
     }
     let work = work.written();
     work.order.sending = Sending::Known;
-    match decide(frame, tables, control, work) {
-        Some(verdict) => verdict,
-        None => match send(frame, tables, work.written()) {
-            Ok(verdict) => verdict,
-            Err(Reason::TooBig) if work.order.sending != Sending::Error => tell(frame, tables, work),
-            Err(reason) => refused(tables, work.order.service, reason),
-        },
+    if let Some(kind) = decide(frame, tables, control, work) {
+        return end.finish(kind.into());
+    }
+    match send(frame, tables, work.written()) {
+        Ok(verdict) => end.finish(verdict),
+        Err(Reason::TooBig) if work.order.sending != Sending::Error => {
+            end.finish(tell(frame, tables, work).into())
+        }
+        Err(reason) => end.finish(refused(tables, work.order.service, reason).into()),
     }
 }
 
@@ -57,7 +68,7 @@ fn decide<F: Frame, T: Tables>(
     tables: &T,
     control: &Control,
     work: &mut Work,
-) -> Option<Verdict> {
+) -> Option<VerdictKind> {
     let ip = &work.packet.ip;
     let is_icmp = ip.protocol == if ip.is_v6 { ipv6::ICMP } else { wire::PROTOCOL };
     match ip.state {
@@ -88,7 +99,7 @@ fn icmp_packet<F: Frame, T: Tables>(
     tables: &T,
     control: &Control,
     work: &mut Work,
-) -> Option<Verdict> {
+) -> Option<VerdictKind> {
     let ip = &work.packet.ip;
     let head = frame.read(ip.payload).map(wire::Head::parse);
     let Some(head) = head.filter(|_| ip.payload_len() >= wire::LEN as u32) else {
@@ -119,7 +130,7 @@ fn balance<F: Frame, T: Tables>(
     tables: &T,
     control: &Control,
     work: &mut Work,
-) -> Option<Verdict> {
+) -> Option<VerdictKind> {
     let work = work.written();
     let packet = &work.packet;
     let Some(service) = service(tables, control, packet) else {
@@ -146,7 +157,7 @@ fn balance<F: Frame, T: Tables>(
 
 /// A fragment without ports goes where the first one of its packet went.
 #[inline(always)]
-fn later_fragment<T: Tables>(tables: &T, control: &Control, work: &mut Work) -> Option<Verdict> {
+fn later_fragment<T: Tables>(tables: &T, control: &Control, work: &mut Work) -> Option<VerdictKind> {
     let ip = &work.packet.ip;
     let Some(record) = tables.fragment(&ip.fragment_key()) else {
         return Some(fragment_of_nobody(tables, control, ip));
@@ -167,7 +178,7 @@ fn later_fragment<T: Tables>(tables: &T, control: &Control, work: &mut Work) -> 
 }
 
 #[inline(always)]
-fn fragment_of_nobody<T: Tables>(tables: &T, control: &Control, ip: &Ip) -> Verdict {
+fn fragment_of_nobody<T: Tables>(tables: &T, control: &Control, ip: &Ip) -> VerdictKind {
     match drops_others(tables, control, &ip.destination) {
         true => settle(tables, Reason::Fragment),
         false => settle(tables, Reason::NotAService),
@@ -189,7 +200,7 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Result<V
 
 /// Tells the sender of what does not fit.
 #[inline(always)]
-fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Verdict {
+fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> VerdictKind {
     match too_big::answer(frame, tables, work) {
         Ok(()) => settle(tables, Reason::TooBigAnswered),
         Err(reason) => refused(tables, work.order.service, reason),

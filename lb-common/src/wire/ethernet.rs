@@ -31,7 +31,14 @@ pub const ADDRESSES_LEN: usize = 12;
 /// The beginning of a frame from `source` to `destination`.
 #[inline(always)]
 pub const fn addresses(destination: Mac, source: Mac) -> [u8; ADDRESSES_LEN] {
-    zerocopy::transmute!([destination, source])
+    zerocopy::transmute!([copied(destination), copied(source)])
+}
+
+/// The same address, copied in words: as a whole the compiler copies six bytes one by one, or calls a function for it.
+#[inline(always)]
+pub const fn copied(address: Mac) -> Mac {
+    let [a, b, c] = words(address);
+    zerocopy::transmute!([a.to_be_bytes(), b.to_be_bytes(), c.to_be_bytes()])
 }
 
 /// A parsed header. Aligned, because the kernel refuses unaligned access to a BPF program's stack, where this is

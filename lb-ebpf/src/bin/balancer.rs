@@ -12,7 +12,7 @@ mod sampling;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::abi::{Reason, VerdictKind};
-use lb_common::datapath::{Tables as _, Verdict, probe, process, sampled, slow};
+use lb_common::datapath::{Finish, Tables as _, Verdict, probe, process, sampled, slow};
 use lb_ebpf::{action, frame::XdpFrame};
 use maps::{EGRESS, Maps, STAGES, work};
 
@@ -45,9 +45,7 @@ fn lb_balancer(context: XdpContext) -> u32 {
 fn lb_slow(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context);
     let Some(work) = work() else { return no_stage() };
-    let verdict = slow(&mut frame, &NOTED, work);
-    sampling::end(verdict);
-    act(verdict)
+    slow(&mut frame, &NOTED, work, Sampled)
 }
 
 #[xdp(frags)]
@@ -57,10 +55,20 @@ fn lb_sampled(context: XdpContext) -> u32 {
     sampling::begin(&frame);
     match sampled(&mut frame, &NOTED, work) {
         Verdict::Slow => go_on(&frame, Stage::Slow),
-        verdict => {
-            sampling::end(verdict);
-            act(verdict)
-        }
+        verdict => Sampled.finish(verdict),
+    }
+}
+
+/// Ends the sample, if there is one.
+struct Sampled;
+
+impl Finish for Sampled {
+    type Output = u32;
+
+    #[inline(always)]
+    fn finish(self, verdict: Verdict) -> u32 {
+        sampling::end(verdict);
+        act(verdict)
     }
 }
 

@@ -1,28 +1,43 @@
 //! The laws of `reconcile`, over random histories of configurations on the in-memory data plane.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{
-    BackendId, BackendState, FlowEntry, FlowKey, ServiceKey, Slot, SlotState, VipEntry, mapped,
+    BackendId, BackendState, FlowEntry, FlowKey, ServiceEntry, Slot, SlotState, VipEntry, mapped,
 };
 use lb_userspace::dataplane::{DataPlane, MemoryPlane};
-use lb_userspace::model::{Protocol, ServiceId};
+use lb_userspace::model::{Admission, Encap, Protocol, ServiceId};
 use lb_userspace::reconcile::{
-    Changes, Desired, DesiredBackend, DesiredPort, DesiredService, Memo, Observed, PlanError, Size, Step,
-    Tunnel, plan, sweep,
+    Changes, Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel, Memo, Observed,
+    PlanError, Size, Step, plan, sweep,
 };
 use proptest::prelude::*;
 
-const SIZE: Size = Size { services: 64, vips: 64, ring_slots: 1000, backends: 256, ports: 4, flows: 100 };
+const SIZE: Size =
+    Size { services: 64, keys: 1024, vips: 64, ring_slots: 1000, backends: 256, ports: 4, flows: 100 };
 const RING: u32 = 101;
 
 fn service_id(n: u8) -> ServiceId {
-    ServiceId { address: Ipv4Addr::new(203, 0, 113, n), protocol: Protocol::Tcp, port: 80 }
+    ServiceId::single([203, 0, 113, n], Protocol::Tcp, 80)
 }
 
-fn key(id: ServiceId) -> ServiceKey {
-    ServiceKey::v4(id.address.octets(), id.protocol, id.port)
+/// The service's id and place in the pool.
+fn entry(state: &Observed, id: ServiceId) -> ServiceEntry {
+    state.services()[&id]
+}
+
+fn ring(state: &Observed, n: u8) -> Vec<Slot> {
+    state.rings[&entry(state, service_id(n)).id].clone()
+}
+
+fn hop(mac: [u8; 6]) -> Option<DesiredHop> {
+    Some(DesiredHop { ifindex: 7, mac, mtu: 1500, vlan: None })
+}
+
+fn tunnel() -> DesiredTunnel {
+    let source = Ipv4Addr::new(192, 0, 2, 1).into();
+    DesiredTunnel { encap: Encap::Ipip, source, source_bits: 0, dscp: None, ttl: 64 }
 }
 
 /// A configuration: for each service its backends' numbers, weights and whether they are tunnelled and down.
@@ -43,13 +58,16 @@ fn desired(spec: &Spec, generation: u64) -> Desired {
         backends: backends
             .iter()
             .map(|(n, (weight, tunnelled, down))| DesiredBackend {
-                address: Ipv4Addr::new(198, 51, 100, *n),
+                address: IpAddr::from([198, 51, 100, *n]),
                 weight: *weight,
                 state: state(*weight, *down),
-                tunnel: tunnelled.then_some(Tunnel { source: Ipv4Addr::new(192, 0, 2, 1), source_bits: 0 }),
-                next_hop: Some((7, [2, 0, 0, 0, 0, *n])),
+                tunnel: tunnelled.then(tunnel),
+                next_hop: hop([2, 0, 0, 0, 0, *n]),
+                server_id: None,
             })
             .collect(),
+        quic: None,
+        admission: Admission::default(),
     });
     Desired {
         generation,
@@ -57,7 +75,7 @@ fn desired(spec: &Spec, generation: u64) -> Desired {
         ports: vec![DesiredPort { ifindex: 7, mtu: 1500, mac: [2; 6] }],
         vips: spec
             .keys()
-            .map(|n| (service_id(*n).address, VipEntry { flags: VipEntry::ANSWER_ARP, reserved: 0 }))
+            .map(|n| (service_id(*n).prefix(), VipEntry { flags: VipEntry::ADVERTISED, reserved: 0 }))
             .collect(),
         services: services.collect(),
     }
@@ -78,7 +96,7 @@ fn check_rings(state: &Observed, step: &Step) {
             let owner = state.backends.get(&slot.current().get());
             let alive = owner.is_some_and(|entry| BackendState::from_raw(entry.state).keeps_flows());
             assert!(alive, "after «{step}» a slot of {key:?} belongs to {:?}: {owner:?}", slot.current());
-            assert_eq!(owner.map(|entry| entry.service), Some(state.services[key].id), "after «{step}»");
+            assert_eq!(owner.map(|entry| entry.service), Some(*key), "after «{step}»");
         }
     }
 }
@@ -86,7 +104,7 @@ fn check_rings(state: &Observed, step: &Step) {
 /// No two services share a slot of the pool.
 fn check_pool(state: &Observed) {
     let mut ranges: Vec<_> =
-        state.services.values().map(|s| (s.ring_start, s.ring_start + s.ring_size)).collect();
+        state.entries().values().map(|s| (s.ring_start, s.ring_start + s.ring_size)).collect();
     ranges.sort_unstable();
     assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{ranges:?}");
 }
@@ -103,12 +121,12 @@ fn apply(plane: &mut MemoryPlane, desired: &Desired) {
 }
 
 fn check_result(state: &Observed, spec: &Spec) {
-    let wanted: BTreeSet<ServiceKey> = spec.keys().map(|n| key(service_id(*n))).collect();
-    assert_eq!(state.services.keys().copied().collect::<BTreeSet<_>>(), wanted);
+    let wanted: BTreeSet<ServiceId> = spec.keys().map(|n| service_id(*n)).collect();
+    assert_eq!(state.services().into_keys().collect::<BTreeSet<_>>(), wanted);
     assert_eq!(state.vips.len(), spec.len());
     for (service, backends) in spec {
-        let key = key(service_id(*service));
-        let owned = state.rings[&key].iter().map(|slot| slot.current()).filter(|id| *id != BackendId::NONE);
+        let ring = ring(state, *service);
+        let owned = ring.iter().map(|slot| slot.current()).filter(|id| *id != BackendId::NONE);
         let owners: BTreeSet<[u8; 16]> = owned.map(|id| state.backends[&id.get()].address).collect();
         let up: BTreeSet<[u8; 16]> = backends
             .iter()
@@ -150,8 +168,10 @@ proptest! {
             let before = plane.observe().unwrap();
             apply(&mut plane, &desired(spec, generation));
             let after = plane.observe().unwrap();
+            let (old, new) = (before.services(), after.services());
+            let same = |id: u32| old.iter().any(|(service, entry)| entry.id == id && new.get(service) == Some(entry));
             for (key, slots) in &after.rings {
-                let Some(old) = before.rings.get(key).filter(|_| before.services.get(key) == after.services.get(key)) else {
+                let Some(old) = before.rings.get(key).filter(|_| same(*key)) else {
                     continue;
                 };
                 for (old, new) in old.iter().zip(slots) {
@@ -190,7 +210,7 @@ fn flow(port: u16, backend: u32, last_seen_ns: u64, state: &Observed) -> (FlowKe
         protocol: 6,
         reserved: [0; 3],
     };
-    let service = state.services[&self::key(service_id(1))].id;
+    let service = entry(state, service_id(1)).id;
     (key, FlowEntry { service, backend, last_seen_ns, ..FlowEntry::default() })
 }
 
@@ -281,8 +301,15 @@ fn slots_settle_when_their_change_is_over() {
 
 #[test]
 fn every_obstacle_is_told_at_once() {
-    let plane =
-        MemoryPlane::new(Size { services: 1, vips: 1, ring_slots: 150, backends: 3, ports: 4, flows: 1 });
+    let plane = MemoryPlane::new(Size {
+        services: 1,
+        keys: 8,
+        vips: 1,
+        ring_slots: 150,
+        backends: 3,
+        ports: 4,
+        flows: 1,
+    });
     let errors =
         plan(&plane.observe().unwrap(), &desired(&two_services(), 1), &mut Memo::default()).unwrap_err();
     let kinds: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -321,7 +348,7 @@ fn a_new_next_hop_keeps_the_id_and_a_new_method_takes_another() {
     let mut plane = MemoryPlane::new(SIZE);
     apply(&mut plane, &desired(&two_services(), 1));
     let mut moved = desired(&two_services(), 2);
-    moved.services[0].backends[0].next_hop = Some((7, [2, 9, 9, 9, 9, 9]));
+    moved.services[0].backends[0].next_hop = hop([2, 9, 9, 9, 9, 9]);
     let steps = plan(&plane.observe().unwrap(), &moved, &mut Memo::default()).unwrap().steps;
     assert!(matches!(&steps[..], [Step::PutBackend { fresh: false, .. }, Step::PutControl(_)]), "{steps:?}");
 
@@ -347,8 +374,8 @@ fn a_backend_that_fails_and_recovers_keeps_its_id() {
     apply(&mut plane, &desired(&two_services(), 3));
     let after = plane.observe().unwrap();
     assert_eq!(before.backends, after.backends);
-    let (old, new) = (&before.rings[&key(service_id(1))], &after.rings[&key(service_id(1))]);
-    let same_owners = old.iter().zip(new).all(|(old, new)| old.current() == new.current());
+    let (old, new) = (ring(&before, 1), ring(&after, 1));
+    let same_owners = old.iter().zip(&new).all(|(old, new)| old.current() == new.current());
     assert!(same_owners, "the ring is what it was");
     assert!(new.iter().any(|slot| slot.state() == SlotState::Fresh));
 }
@@ -362,6 +389,6 @@ fn a_service_whose_backends_are_all_down_sends_to_nobody() {
     failing.insert(1, BTreeMap::from([(1, (1, false, true)), (2, (1, false, true))]));
     apply(&mut plane, &desired(&failing, 2));
     let state = plane.observe().unwrap();
-    assert!(state.rings[&key(service_id(1))].iter().all(|slot| slot.current() == BackendId::NONE));
-    assert!(state.rings[&key(service_id(2))].iter().all(|slot| slot.current() != BackendId::NONE));
+    assert!(ring(&state, 1).iter().all(|slot| slot.current() == BackendId::NONE));
+    assert!(ring(&state, 2).iter().all(|slot| slot.current() != BackendId::NONE));
 }

@@ -8,13 +8,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, ProbeEntry, Reason,
-    ServiceKey, Slot, unmapped,
+    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, PrefixEntry,
+    PrefixKey, ProbeEntry, Reason, Slot,
 };
-use lb_common::datapath::host::{HostFrame, HostTables};
-use lb_common::datapath::{Verdict, probe, process};
+use lb_common::datapath::host::{HostFrame, HostTables, run};
+use lb_common::datapath::{Verdict, Work, probe};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, TestProgram};
-use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, plan};
+use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan};
 use nix::sched::{CloneFlags, unshare};
 
 /// Where the BPF file system is.
@@ -22,7 +22,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// Large enough for every test; flows so many that the LRU never evicts.
 pub const SIZE: Size =
-    Size { services: 16, vips: 16, ring_slots: 131_072, backends: 128, ports: 8, flows: 65_536 };
+    Size { services: 16, keys: 256, vips: 16, ring_slots: 131_072, backends: 128, ports: 8, flows: 65_536 };
 
 /// XDP's answer to a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +55,7 @@ impl From<Verdict> for Action {
         match verdict {
             Verdict::Pass => Self::Pass,
             Verdict::Drop => Self::Drop,
+            Verdict::Slow | Verdict::Sampled => panic!("stages follow each other inside the engine"),
             Verdict::Transmit => Self::Transmit,
             Verdict::Redirect(_) => Self::Redirect,
         }
@@ -178,6 +179,17 @@ impl Bench {
 
     /// Takes these steps in both.
     pub fn execute(&mut self, steps: Vec<Step>) {
+        for step in &steps {
+            match step {
+                Step::PutAcl { entries, .. } => {
+                    self.host.acl.extend(entries.iter().map(|(key, verdict)| (key.data, key.bits, *verdict)));
+                }
+                Step::KeepAcl(lists) => {
+                    self.host.acl.retain(|(key, _, _)| lists.contains(&u32::from_be_bytes(key.list)));
+                }
+                _ => {}
+            }
+        }
         self.plane.run(&Plan { steps }).expect("every step works");
         self.refresh();
     }
@@ -186,8 +198,9 @@ impl Bench {
     pub fn unsettle(&mut self) {
         let touched = |slot: &Slot| Some(slot.moved_to(BackendId::NONE).moved_to(slot.current()));
         let observed = &self.observed;
-        let steps = observed.rings.iter().map(|(key, slots)| Step::WriteSlots {
-            start: observed.services[key].ring_start,
+        let entries = observed.entries();
+        let steps = observed.rings.iter().map(|(id, slots)| Step::WriteSlots {
+            start: entries[id].ring_start,
             words: slots.iter().map(touched).collect(),
         });
         self.execute(steps.collect());
@@ -204,11 +217,19 @@ impl Bench {
         let observed = self.plane.observe().expect("a snapshot");
         let host = &mut self.host;
         host.control = observed.control;
-        host.services = observed.services.clone();
+        host.services = observed.exact.clone();
+        host.ranges = observed.ranges.iter().map(|(key, entry)| (key.data, key.bits, *entry)).collect();
+        let prefix = |(key, entry): (&TrieKey<PrefixKey>, &PrefixEntry)| {
+            (key.data.address, key.bits - PrefixKey::ADDRESS_AT, *entry)
+        };
+        host.prefixes = observed.prefixes.iter().map(prefix).collect();
+        host.rates = observed.rates.clone();
+        host.quic = observed.quic.clone();
         host.vips = observed.vips.clone();
         host.rings = vec![Slot::default(); self.size.ring_slots as usize];
-        for (key, slots) in &observed.rings {
-            let start = observed.services[key].ring_start as usize;
+        let entries = observed.entries();
+        for (id, slots) in &observed.rings {
+            let start = entries[id].ring_start as usize;
             host.rings[start..start + slots.len()].copy_from_slice(slots);
         }
         // Arrays have all their elements from the beginning.
@@ -250,8 +271,8 @@ impl Bench {
         self.host.ingress = entrance.port();
         let mut frame = HostFrame::new(frame);
         let verdict = match entrance {
-            Entrance::Network => process(&mut frame, &self.host),
-            Entrance::Gate => probe(&mut frame, &self.host),
+            Entrance::Network => run(&mut frame, &self.host),
+            Entrance::Gate => probe(&mut frame, &self.host, &mut Work::new()),
         };
         (verdict, frame.bytes().to_vec())
     }
@@ -278,8 +299,7 @@ impl Bench {
     /// The address of the backend with this id, and its service.
     fn backend_name(&self, id: u32) -> String {
         let Some(backend) = self.observed.backends.get(&id) else { return format!("backend {id}") };
-        let address = unmapped(backend.address).unwrap_or_default();
-        let name = format!("{} {}", self.service_name(backend.service), std::net::Ipv4Addr::from(address));
+        let name = format!("{} {}", self.service_name(backend.service), narrow(backend.address));
         // An address that came back has another id.
         match BackendState::from_raw(backend.state) {
             BackendState::Down | BackendState::Retired | BackendState::Absent => {
@@ -290,9 +310,9 @@ impl Bench {
     }
 
     fn service_name(&self, id: u32) -> String {
-        let named = |key: &ServiceKey| u16::from_be_bytes(key.port).to_string();
-        let found = self.observed.services.iter().find(|(_, service)| service.id == id);
-        found.map_or_else(|| format!("service {id}"), |(key, _)| named(key))
+        let services = self.observed.services();
+        let found = services.iter().find(|(_, service)| service.id == id);
+        found.map_or_else(|| format!("service {id}"), |(service, _)| service.port.to_string())
     }
 
     /// The kernel's counters: `PORT ADDRESS packets|bytes|flows`, `PORT drop REASON`, and `REASON`.

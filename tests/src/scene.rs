@@ -2,11 +2,13 @@
 //! test knows where its packet must come out without asking the code under test.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{BackendState, Protocol, VipEntry};
-use lb_userspace::model::ServiceId;
-use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
+use lb_userspace::model::{Admission, Encap, Prefix, ServiceId};
+use lb_userspace::reconcile::{
+    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel,
+};
 
 use crate::bpf::interfaces;
 use crate::packets::{Flow, Mac, Packet, Segment};
@@ -78,20 +80,33 @@ pub const fn remote(number: u8) -> Ipv4Addr {
 }
 
 /// A backend of weight 1 behind port 1 or 2, reached through [`mac`]`(number)`.
-pub fn backend(port: usize, number: u8, tunnel: Option<Tunnel>) -> DesiredBackend {
+pub fn backend(port: usize, number: u8, tunnel: Option<DesiredTunnel>) -> DesiredBackend {
     let address = if tunnel.is_some() { remote(number) } else { near(number) };
-    let next_hop = Some((interfaces()[port - 1], mac(number)));
-    DesiredBackend { address, weight: 1, state: BackendState::Up, tunnel, next_hop }
+    let mtu = [NEAR_MTU, FAR_MTU][port - 1] as u32;
+    let next_hop = Some(DesiredHop { ifindex: interfaces()[port - 1], mac: mac(number), mtu, vlan: None });
+    let address = address.into();
+    DesiredBackend { address, weight: 1, state: BackendState::Up, tunnel, next_hop, server_id: None }
+}
+
+/// An IPIP tunnel from this address.
+pub const fn ipip(source: Ipv4Addr, source_bits: u8) -> DesiredTunnel {
+    DesiredTunnel { encap: Encap::Ipip, source: IpAddr::V4(source), source_bits, dscp: None, ttl: 64 }
 }
 
 /// A tunnel from [`NODE`].
-pub const FROM_NODE: Option<Tunnel> = Some(Tunnel { source: NODE, source_bits: 0 });
+pub const FROM_NODE: Option<DesiredTunnel> = Some(ipip(NODE, 0));
 /// A tunnel from [`SOURCES`].
-pub const FROM_PREFIX: Option<Tunnel> = Some(Tunnel { source: SOURCES.0, source_bits: SOURCES.1 });
+pub const FROM_PREFIX: Option<DesiredTunnel> = Some(ipip(SOURCES.0, SOURCES.1));
 
 /// A service on [`VIP`].
 pub fn service(protocol: Protocol, port: u16, backends: Vec<DesiredBackend>) -> DesiredService {
-    DesiredService { id: ServiceId { address: VIP, protocol, port }, ring_size: Some(RING), backends }
+    DesiredService {
+        id: ServiceId::single(VIP, protocol, port),
+        ring_size: Some(RING),
+        backends,
+        quic: None,
+        admission: Admission::default(),
+    }
 }
 
 /// Backends of [`MIXED`].
@@ -114,17 +129,17 @@ pub fn desired() -> Desired {
     let unresolved = DesiredBackend { next_hop: None, ..backend(1, 46, None) };
     let weightless = DesiredBackend { weight: 0, state: BackendState::Draining, ..backend(1, 47, None) };
     let mut quiet = tcp(QUIET, vec![backend(1, 48, None)]);
-    quiet.id.address = QUIET_VIP;
+    quiet.id.address = QUIET_VIP.into();
     Desired {
         generation: 1,
         hash_key: *b"a key of tests..",
         ports: vec![port(0, NEAR_MTU, NEAR), port(1, FAR_MTU, FAR)],
         vips: BTreeMap::from([
             (
-                VIP,
-                VipEntry { flags: VipEntry::ANSWER_ARP | VipEntry::DROP_OTHER_PORTS, ..VipEntry::default() },
+                Prefix::host(VIP.into()),
+                VipEntry { flags: VipEntry::ADVERTISED | VipEntry::DROP_OTHER_PORTS, ..VipEntry::default() },
             ),
-            (QUIET_VIP, VipEntry::default()),
+            (Prefix::host(QUIET_VIP.into()), VipEntry::default()),
         ]),
         services: vec![
             tcp(MIXED, mixed()),

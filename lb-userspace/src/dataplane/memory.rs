@@ -1,16 +1,20 @@
 //! A data plane in ordinary memory, for tests of whatever plans steps.
 
-use lb_common::abi::{BackendState, FlowEntry, FlowKey, Slot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lb_common::abi::{BackendState, FlowEntry, FlowKey, ServiceEntry, Slot};
 
 use super::{DataPlane, Error};
-use crate::reconcile::{Observed, Size, Step};
+use crate::reconcile::{AclEntries, Observed, Size, Step};
 
 /// Holds what the steps so far have made.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryPlane {
-    /// The state now. Rings are kept by service; `pool` has them all.
+    /// The state now, but for the rings, which `pool` has.
     state: Observed,
     pool: Vec<Slot>,
+    acl: BTreeMap<u32, AclEntries>,
 }
 
 impl MemoryPlane {
@@ -19,12 +23,18 @@ impl MemoryPlane {
         Self {
             state: Observed { size, ..Observed::default() },
             pool: vec![Slot::default(); size.ring_slots as usize],
+            acl: BTreeMap::new(),
         }
     }
 
     /// Records a flow, as the program would.
     pub fn record_flow(&mut self, key: FlowKey, entry: FlowEntry) {
         self.state.flows.push((key, entry));
+    }
+
+    /// The source lists, by number.
+    pub fn lists(&self) -> &BTreeMap<u32, AclEntries> {
+        &self.acl
     }
 
     /// Sets the clock.
@@ -36,10 +46,13 @@ impl MemoryPlane {
 impl DataPlane for MemoryPlane {
     fn observe(&self) -> Result<Observed, Error> {
         let mut state = self.state.clone();
-        for (key, service) in &state.services {
+        let entries = state.entries();
+        for (id, service) in &entries {
             let range = service.ring_start as usize..(service.ring_start + service.ring_size) as usize;
-            state.rings.insert(*key, self.pool.get(range).unwrap_or_default().to_vec());
+            state.rings.insert(*id, self.pool.get(range).unwrap_or_default().to_vec());
         }
+        let limited = |id: &u32| entries.get(id).is_some_and(|entry| entry.flags & ServiceEntry::RATES != 0);
+        state.rates.retain(|id, _| limited(id));
         Ok(state)
     }
 
@@ -65,8 +78,18 @@ impl DataPlane for MemoryPlane {
                 }
             }
             Step::PutControl(control) => state.control = *control,
-            Step::PutService(key, entry) => drop(state.services.insert(*key, *entry)),
-            Step::DeleteService(key) => drop(state.services.remove(key)),
+            Step::TakeServiceId(_) => {}
+            Step::PutRates(id, entry) => drop(state.rates.insert(*id, *entry)),
+            Step::PutAcl { list, entries } => drop(self.acl.insert(*list, Arc::clone(entries))),
+            Step::KeepAcl(lists) => self.acl.retain(|list, _| lists.contains(list)),
+            Step::PutQuic(key, id) => drop(state.quic.insert(*key, id.get())),
+            Step::DeleteQuic(key) => drop(state.quic.remove(key)),
+            Step::PutService(key, entry) => drop(state.exact.insert(*key, *entry)),
+            Step::DeleteService(key) => drop(state.exact.remove(key)),
+            Step::PutRange(key, entry) => drop(state.ranges.insert(*key, *entry)),
+            Step::DeleteRange(key) => drop(state.ranges.remove(key)),
+            Step::PutPrefix(key, entry) => drop(state.prefixes.insert(*key, *entry)),
+            Step::DeletePrefix(key) => drop(state.prefixes.remove(key)),
             Step::PutVip(key, entry) => drop(state.vips.insert(*key, *entry)),
             Step::DeleteVip(key) => drop(state.vips.remove(key)),
             Step::DeleteFlow(key, _) => state.flows.retain(|(flow, _)| flow != key),

@@ -2,7 +2,7 @@
 //! neither who listens nor why anything changed.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::member::State;
@@ -21,7 +21,7 @@ pub struct Transition {
     /// What traffic it takes.
     pub id: ServiceId,
     /// The backend's address.
-    pub backend: Ipv4Addr,
+    pub backend: IpAddr,
     /// Its name, if it has one.
     pub name: Option<String>,
     /// The state it leaves.
@@ -115,7 +115,7 @@ mod tests {
     use crate::model::Protocol;
 
     fn transition(service: usize, from: State, to: State) -> Transition {
-        let id = ServiceId { address: [198, 51, 100, 1].into(), protocol: Protocol::Tcp, port: 80 };
+        let id = ServiceId::single([198, 51, 100, 1], Protocol::Tcp, 80);
         let (service, backend) = (format!("s{service}"), [192, 0, 2, 1].into());
         Transition { service, id, backend, name: None, from, to, why: None }
     }

@@ -35,12 +35,14 @@ fn claim(address: IpAddr, asker: IpAddr, destination: Mac, tag: Option<u16>) -> 
                 Advertisement { router: false, solicited: true, replaces: true, target: source, target_mac };
             let (fixed, option) = told.emit(source, target);
             let header = ipv6::Header {
-                version: 6,
-                traffic_class: 0,
-                flow_label: 0,
-                payload_len: 32,
-                next_header: ipv6::ICMP,
-                hop_limit: ndp::HOP_LIMIT,
+                fixed: ipv6::Fixed {
+                    version: 6,
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len: 32,
+                    next_header: ipv6::ICMP,
+                    hop_limit: ndp::HOP_LIMIT,
+                },
                 source,
                 destination: target,
             };

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod frame;
+pub mod skb;
 
 use core::arch::asm;
 

@@ -9,3 +9,4 @@ pub mod packets;
 pub mod scene;
 
 pub mod system;
+pub mod tunnels;

@@ -3,14 +3,11 @@
 
 use std::net::Ipv4Addr;
 
-use lb_common::abi::{BackendId, DecapReason, Protocol, Slot, SlotState, VipKey, mapped};
-use lb_common::datapath::decapsulate;
-use lb_common::datapath::host::{HostDecapTables, HostFrame};
+use lb_common::abi::{BackendId, Protocol, Slot, SlotState, mapped};
 use lb_tests::bpf::{Action, Bench};
 use lb_tests::mutate::{Random, mutated};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
-use lb_userspace::dataplane::Decap;
 use lb_userspace::reconcile::Step;
 
 /// Mutations of each well-formed packet, per state of the rings.
@@ -146,57 +143,5 @@ fn kernel_and_host_agree() {
     bench.apply(&desired());
     ran += compare(&mut bench, "services removed and made anew", 5);
     println!("{ran} packets through kernel and host: verdicts, bytes, counters and flows are the same");
-    assert!(ran >= ENOUGH);
-}
-
-#[test]
-fn decapsulators_agree() {
-    let (prefix, length) = (Ipv4Addr::new(192, 0, 2, 0), 24);
-    let decap = Decap::load(mac(42), &[VIP], &[(prefix, length)]).expect("the verifier accepts it");
-    let (mut program, counters) = decap.into_test();
-    let host = HostDecapTables {
-        mac: mac(42),
-        sources: vec![(mapped(prefix.octets()), 96 + u32::from(length))],
-        vips: vec![VipKey::v4(VIP.octets())],
-        ..HostDecapTables::default()
-    };
-    let link = (NEAR, mac(42));
-    let mut frames = vec![
-        tcp(L2, Segment::Ack).to_mac(mac(42)).bytes(),
-        arp((NEAR, [0xff; 6]), true, (NEAR, NODE), ([0; 6], remote(42))),
-        tunnelled(
-            &Packet::tcp(INBOUND, Flow::nth(1, (STRANGER, 80)), Segment::Ack).bytes(),
-            link,
-            NODE,
-            remote(42),
-        ),
-    ];
-    for inner in
-        [tcp(L2, Segment::Syn), tcp(L2, Segment::Ack).ip_len(1480), udp(DNS).payload(7), udp(DNS).options(8)]
-    {
-        for source in [NODE, SOURCES.0, STRANGER] {
-            frames.push(tunnelled(&inner.bytes(), link, source, remote(42)));
-            frames.push(tunnelled(&inner.clone().padded(SHORTEST).bytes(), link, source, remote(42)));
-        }
-    }
-    let mut random = Random::new(6);
-    let mut ran = 0;
-    for frame in &frames {
-        for mutation in 0..400 {
-            let input = if mutation == 0 { frame.clone() } else { mutated(frame, &mut random) };
-            let (action, bytes) = program.run(&input).expect("the kernel runs the program");
-            let mut on_host = HostFrame::new(&input);
-            let verdict = format!("{:?}", decapsulate(&mut on_host, &host));
-            assert_eq!(format!("{:?}", Action::from_raw(action)), verdict, "{input:02x?}");
-            assert!(bytes == on_host.bytes(), "kernel {bytes:02x?}\n  host {:02x?}", on_host.bytes());
-            ran += 1;
-        }
-    }
-    for reason in DecapReason::ALL {
-        let expected = host.reasons.borrow().get(&(*reason as u32)).copied().unwrap_or(0);
-        assert_eq!(counters.count(*reason).expect("a counter"), expected, "{}", reason.name());
-        assert!(expected > 0, "no packet met {}", reason.name());
-    }
-    println!("{ran} packets through both decapsulators: verdicts, bytes and counters are the same");
     assert!(ran >= ENOUGH);
 }

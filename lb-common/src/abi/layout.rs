@@ -74,6 +74,10 @@ fn reasons_are_numbered_densely_and_fit_their_counters() {
     for (index, reason) in DecapReason::ALL.iter().enumerate() {
         assert_eq!(*reason as usize, index, "{}", reason.name());
     }
+    for (index, reason) in ClampReason::ALL.iter().enumerate() {
+        assert_eq!(*reason as usize, index, "{}", reason.name());
+    }
     assert!(Reason::ALL.len() <= REASON_SLOTS as usize);
     assert!(DecapReason::ALL.len() <= REASON_SLOTS as usize);
+    assert!(ClampReason::ALL.len() <= REASON_SLOTS as usize);
 }

@@ -30,7 +30,7 @@ pub use flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey};
 pub use prefix::{PrefixEntry, PrefixKey, RangeKey, prefix_address};
 pub use probe::{PROBE_GATE_MAC, PROBE_PORTS, PROBE_SLOTS, PROBER_MAC, ProbeEntry, probe_slot};
 pub use quic::{QuicFormat, QuicKey};
-pub use reason::{DecapReason, REASON_SLOTS, Reason, VerdictKind};
+pub use reason::{ClampReason, DecapReason, REASON_SLOTS, Reason, VerdictKind};
 pub use sample::{SAMPLE_BYTES, Sample, SampleFilter};
 pub use service::{Protocol, ServiceEntry, ServiceKey, VipEntry, VipKey};
 pub use slot::{Slot, SlotState};

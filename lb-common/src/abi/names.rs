@@ -89,11 +89,22 @@ pub const PROBE_PROGRAM: &str = "lb_probe";
 /// Global of both programs: number of the port it is attached to.
 pub const INGRESS_PORT: &str = "INGRESS_PORT";
 
-/// Decapsulator: inner destinations it accepts ([`super::VipKey`] → 4 bytes, zero).
+/// Decapsulator: inner destinations, a longest-prefix-match trie: [`super::PrefixKey`] → 1 where packets for such an
+/// address may come out of a tunnel, 0 where they may not.
 pub const DECAP_VIPS: &str = "DECAP_VIPS";
-/// Decapsulator: outer source prefixes it accepts, a longest-prefix-match trie over 16-byte addresses.
+/// Decapsulator: outer sources, as [`DECAP_VIPS`].
 pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
 /// Decapsulator: [`super::DecapReason`] → packets, per CPU.
 pub const DECAP_REASONS: &str = "DECAP_REASONS";
+/// Decapsulator: [`super::ClampReason`] → segments, per CPU.
+pub const CLAMP_REASONS: &str = "CLAMP_REASONS";
+/// Decapsulator: the largest MSS that leaves from a service address, with IPv4 (index 0) and with IPv6 (1), u32.
+pub const CLAMP_MSS: &str = "CLAMP_MSS";
 /// The decapsulator's XDP program.
 pub const DECAP_PROGRAM: &str = "lb_decap";
+/// The decapsulator's program for what leaves (tc).
+pub const CLAMP_PROGRAM: &str = "lb_clamp";
+/// Global of [`DECAP_PROGRAM`]: MAC address of the interface it is attached to.
+pub const OWN_MAC: &str = "OWN_MAC";
+/// Global of [`DECAP_PROGRAM`]: UDP port that GUE comes to, 0 where none does.
+pub const GUE_PORT: &str = "GUE_PORT";

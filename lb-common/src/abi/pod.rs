@@ -22,6 +22,7 @@ pod!(
     FlowEntry,
     FlowKey,
     PortEntry,
+    PrefixKey,
     ProbeEntry,
     ServiceEntry,
     ServiceKey,

@@ -97,11 +97,24 @@ reasons! {
     /// Outcomes of the decapsulator.
     DecapReason {
         Decapsulated = 0, Pass, "decapsulated", "Outer header stripped, inner packet passed up.";
-        NotATunnel = 1, Pass, "not_a_tunnel", "Not an IPIP packet.";
+        NotATunnel = 1, Pass, "not_a_tunnel", "Neither IP in IP, nor GRE, nor UDP to the GUE port.";
         OtherMac = 2, Pass, "other_mac", "Not addressed to this interface's MAC address.";
         Malformed = 3, Drop, "malformed", "Lengths or header fields contradict each other.";
         ForeignSource = 4, Drop, "foreign_source", "The outer source is in no --from prefix.";
         ForeignDestination = 5, Drop, "foreign_destination", "The inner destination is no --vip address.";
         OuterFragment = 6, Drop, "outer_fragment", "A fragment of a tunnel packet: raise the MTU between balancer and backend.";
+        OuterChecksum = 7, Drop, "outer_checksum", "The outer IPv4 header's checksum is wrong.";
+        OtherHeader = 8, Drop, "other_header", "GRE or GUE of a kind that no balancer sends: GRE with optional fields, a GUE control message, or no IP packet in it.";
+        Congested = 9, Drop, "congested", "Marked as congested on the way through the tunnel, but the inner packet's sender does not know such marks (RFC 6040).";
+    }
+}
+
+reasons! {
+    /// What became of the SYN segments that leave from a decapsulator's service addresses.
+    ClampReason {
+        Lowered = 0, Pass, "mss_lowered", "The MSS option was lowered to what fits the tunnel.";
+        LowEnough = 1, Pass, "mss_low_enough", "The MSS option was not larger than what fits the tunnel.";
+        NoOption = 2, Pass, "mss_absent", "There was no MSS option: the other end assumes 536 bytes, with IPv6 1220.";
+        NotWritten = 3, Pass, "mss_not_written", "The kernel could not change the segment, which went as it was.";
     }
 }

@@ -305,10 +305,12 @@ impl Tables for HostTables {
 pub struct HostDecapTables {
     /// [`DecapTables::own_mac`].
     pub mac: Mac,
-    /// Accepted outer sources: address and prefix length in bits of the 16-byte form.
-    pub sources: Vec<([u8; 16], u32)>,
-    /// Accepted inner destinations.
-    pub vips: Vec<VipKey>,
+    /// [`DecapTables::gue_port`].
+    pub gue_port: u16,
+    /// Outer sources: address, prefix length in bits of the 16-byte form, and whether it is accepted.
+    pub sources: Vec<([u8; 16], u32, bool)>,
+    /// Inner destinations, likewise.
+    pub vips: Vec<([u8; 16], u32, bool)>,
     /// Packets by reason.
     pub reasons: RefCell<BTreeMap<u32, u64>>,
 }
@@ -318,15 +320,16 @@ impl DecapTables for HostDecapTables {
         self.mac
     }
 
-    fn source_allowed(&self, address: [u8; 16]) -> bool {
-        self.sources.iter().any(|(network, length)| {
-            let different = u128::from_be_bytes(*network) ^ u128::from_be_bytes(address);
-            different.leading_zeros() >= *length
-        })
+    fn gue_port(&self) -> u16 {
+        self.gue_port
     }
 
-    fn destination_allowed(&self, key: &VipKey) -> bool {
-        self.vips.contains(key)
+    fn source_allowed(&self, address: [u8; 16]) -> bool {
+        longest(&self.sources, &address, |own| own) == Some(&true)
+    }
+
+    fn destination_allowed(&self, address: [u8; 16]) -> bool {
+        longest(&self.vips, &address, |own| own) == Some(&true)
     }
 
     fn count(&self, reason: DecapReason) {

@@ -8,6 +8,7 @@
 mod admission;
 mod arp;
 mod choose;
+mod clamp;
 mod decap;
 mod encap;
 mod forward;
@@ -32,6 +33,7 @@ mod too_big;
 mod work;
 
 pub use choose::TOUCH_INTERVAL_NS;
+pub use clamp::{Clamp, ClampTables, Lower, clamp};
 pub use decap::{DecapTables, decapsulate};
 pub use frame::Frame;
 pub use probe::probe;

@@ -25,7 +25,7 @@ pub use bench::{Floor, Outcome, RESTORABLE, Repeated, Stopwatch, Vary};
 pub use bpffs::{Lock, Pins};
 pub use capacity::{Memory, PORTS as PORT_CAPACITY, memory, possible_cpus};
 pub use counters::{Counters, ServiceDrops};
-pub use decap::{Decap, DecapCounters, DecapReader};
+pub use decap::{ClampCounters, Decap, DecapCounters, DecapLists, DecapReader, Mss};
 pub use error::Error;
 pub use events::Events;
 pub use kernel::KernelPlane;

@@ -1,0 +1,4 @@
+//! What the fuzz targets (`fuzz/`) do with an input, so that tests can replay their corpora without libFuzzer.
+
+pub mod config;
+pub mod engine;

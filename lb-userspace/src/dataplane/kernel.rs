@@ -151,7 +151,7 @@ impl KernelPlane {
 const WALK_SLACK: usize = 1024;
 
 /// The clock that the program stamps flows with (`bpf_ktime_get_ns`).
-fn monotonic_ns() -> u64 {
+pub fn monotonic_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }

@@ -11,12 +11,14 @@ mod decap;
 mod error;
 mod events;
 mod kernel;
+mod live;
 mod maps;
 mod memory;
 mod mmap;
 mod object;
 mod probes;
 mod refusal;
+mod samples;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
 pub use bench::{Floor, Outcome, RESTORABLE, Repeated, Stopwatch, Vary};
@@ -26,11 +28,13 @@ pub use counters::{Counters, ServiceDrops};
 pub use decap::{Decap, DecapCounters, DecapReader};
 pub use error::Error;
 pub use events::Events;
-pub use kernel::KernelPlane;
+pub use kernel::{KernelPlane, monotonic_ns};
+pub use live::LiveTables;
 pub use memory::MemoryPlane;
 pub use object::{ProgramUse, TestProgram, objects, verify};
 pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
+pub use samples::Sampling;
 
 use lb_common::abi::{FlowEntry, FlowKey};
 

@@ -20,6 +20,8 @@ pub struct Names {
     pub services: BTreeMap<u32, (String, String)>,
     /// By number of the backend: its name, if it has one.
     pub backends: BTreeMap<u32, Option<String>>,
+    /// By number of the backend: its address.
+    pub addresses: BTreeMap<u32, IpAddr>,
     /// By number of the port: the interface.
     pub ports: BTreeMap<u16, String>,
     /// What stands in for what is not known of this machine, by address of the backend.
@@ -185,9 +187,9 @@ impl Report {
         }
         lines.extend(admission(noted));
         if let Some(slot) = &self.slot {
-            lines.push(slot_words(slot, noted));
+            lines.push(slot_words(slot, names));
         }
-        lines.extend(flow_words(noted));
+        lines.extend(flow_words(noted, names));
         if let Some((id, entry)) = backend {
             lines.push(format!(
                 "backend: {}{}, {}",
@@ -209,6 +211,15 @@ impl Report {
         lines
     }
 
+    /// In a few words: `tx forwarded, service web 203.0.113.10:80/tcp, backend 192.0.2.21`.
+    pub fn summary(&self) -> String {
+        let mut text = format!("{} {}", self.verdict, self.reason);
+        if let (Some(name), Some(id)) = (&self.service, &self.service_id) {
+            text += &format!(", service {name} {id}");
+        }
+        text + &self.backend.map_or_else(String::new, |backend| format!(", backend {backend}"))
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let mut text = format!("#{} {}  {}\n", self.index, self.verdict, self.packet);
@@ -217,9 +228,6 @@ impl Report {
         }
         for (name, line) in [("sent", &self.output), ("warning", &self.warning)] {
             text += &line.as_ref().map_or_else(String::new, |line| format!("    {name}: {line}\n"));
-        }
-        for line in &self.stand_ins {
-            text += &format!("    stand-in: {line}\n");
         }
         text
     }
@@ -260,16 +268,20 @@ fn slot_state(slot: Slot) -> &'static str {
     }
 }
 
-fn slot_words(slot: &SlotReport, noted: &Noted) -> String {
-    let whose = |id: u32| {
-        let found = noted.backends.iter().find(|(backend, _)| backend.get() == id);
-        found.map_or_else(|| format!("backend id {id}"), |(_, entry)| address(entry.address).to_string())
-    };
-    let owner = if slot.current == 0 { "nobody".to_owned() } else { whose(slot.current) };
+/// A backend by its address.
+fn whose(names: &Names, id: u32) -> String {
+    names.addresses.get(&id).map_or_else(|| format!("backend id {id}"), IpAddr::to_string)
+}
+
+fn slot_words(slot: &SlotReport, names: &Names) -> String {
+    let owner = if slot.current == 0 { "nobody".to_owned() } else { whose(names, slot.current) };
     let about = match slot.state {
         "settled" => format!("settled on {owner}: no flow table is asked"),
         state => {
-            format!("{state}, now {owner}'s, before {}'s: the flow tables are asked", whose(slot.previous))
+            format!(
+                "{state}, now {owner}'s, before {}'s: the flow tables are asked",
+                whose(names, slot.previous)
+            )
         }
     };
     format!("slot: {} of {}, {about}", slot.index, slot.of)
@@ -298,13 +310,13 @@ fn admission(noted: &Noted) -> Vec<String> {
     lines
 }
 
-fn flow_words(noted: &Noted) -> Vec<String> {
+fn flow_words(noted: &Noted, names: &Names) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(named) = noted.named {
-        lines.push(format!("flow: its connection ID names backend id {}", named.get()));
+        lines.push(format!("flow: its connection ID names {}", whose(names, named.get())));
     }
     match noted.flow {
-        Some(Some(flow)) => lines.push(format!("flow: recorded, at backend id {}", flow.backend)),
+        Some(Some(flow)) => lines.push(format!("flow: recorded, at {}", whose(names, flow.backend))),
         Some(None) if noted.recorded => lines.push("flow: was not known, and is recorded now".to_owned()),
         Some(None) => lines.push("flow: not known".to_owned()),
         None => {}
@@ -314,7 +326,7 @@ fn flow_words(noted: &Noted) -> Vec<String> {
     }
     match noted.fragment {
         Some(Some(record)) => {
-            lines.push(format!("fragment: the first one went to backend id {}", record.backend))
+            lines.push(format!("fragment: the first one went to {}", whose(names, record.backend)))
         }
         Some(None) => lines.push("fragment: no first one has been seen".to_owned()),
         None if noted.first_fragment => {

@@ -55,6 +55,7 @@ fn names() -> Names {
     Names {
         services: (1..4).map(|n| (n, ("web".to_owned(), format!("203.0.113.10:{}/tcp", 79 + n)))).collect(),
         backends: BTreeMap::from([(1, Some("a".to_owned())), (2, None)]),
+        addresses: BTreeMap::from([(1, [192, 0, 2, 21].into()), (2, [192, 0, 2, 22].into())]),
         ports: BTreeMap::from([(1, "eth0".to_owned())]),
         stand_ins: BTreeMap::new(),
     }
@@ -133,6 +134,6 @@ fn writes_stay_in_the_overlay_and_are_found_again() {
     let first = report(&overlay, line);
     assert_eq!(first.slot.as_ref().map(|slot| slot.state), Some("fresh"));
     assert!(first.text().contains("was not known, and is recorded now"), "{}", first.text());
-    assert!(report(&overlay, line).text().contains("flow: recorded, at backend id 1"));
+    assert!(report(&overlay, line).text().contains("flow: recorded, at 192.0.2.21"));
     assert!(below.flows.borrow().is_empty() && below.forwarded.borrow().is_empty());
 }

@@ -337,21 +337,8 @@ fn quic_words(quic: &Quic) -> String {
 }
 
 /// How long an IP packet says it is, in bytes.
-fn total(packet: &[u8]) -> usize {
+pub(super) fn total(packet: &[u8]) -> usize {
     let length =
         |at| packet.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |two| u16::from_be_bytes(*two));
     if ether_type(packet) == ETHER_IPV6 { Ipv6Header::LEN + usize::from(length(4)) } else { length(2).into() }
-}
-
-/// How long the IP packet in a frame says it is, in bytes.
-pub fn ip_bytes(frame: &[u8]) -> Option<usize> {
-    let (header, mut rest) = Ethernet2Header::from_slice(frame).ok()?;
-    let mut kind = header.ether_type;
-    for _ in 0..2 {
-        if matches!(kind, EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING) {
-            let (tag, behind) = SingleVlanHeader::from_slice(rest).ok()?;
-            (kind, rest) = (tag.ether_type, behind);
-        }
-    }
-    matches!(kind.0, ETHER_IPV4 | ETHER_IPV6).then(|| total(rest))
 }

@@ -15,6 +15,7 @@
 
 mod build;
 mod describe;
+mod glance;
 mod icmp;
 mod options;
 mod parse;
@@ -26,7 +27,8 @@ mod words;
 use std::fmt;
 use std::str::FromStr;
 
-pub use describe::{describe, describe_on, ip_bytes};
+pub use describe::{describe, describe_on};
+pub use glance::{addressed, ip_bytes};
 pub use words::ParseError;
 
 use parse::Frame;

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) fn run(context: &Context, args: &CaptureArgs) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
     let plane = KernelPlane::open(&instance.pins)?;
-    let observed = plane.observe_shallow()?;
+    let observed = plane.glance()?;
     let saved = Saved::load(&instance.state)?.unwrap_or_default();
     let model = config::parse(&saved.origin, &saved.config).map(|loaded| loaded.model).ok();
     let names = model.map_or_else(Names::default, |model| names(&model, &observed, view::interface_name));

@@ -39,7 +39,7 @@ fn report(context: &Context, args: &ExplainArgs) -> Result<Report, Failure> {
     parse_on(&line, &Link::default()).map_err(Failure::bad_input)?;
     let instance = context.instance()?;
     let plane = KernelPlane::open(&instance.pins)?;
-    let observed = plane.observe_shallow()?;
+    let observed = plane.glance()?;
     let index = match &args.interface {
         Some(name) => if_nametoindex(name.as_str())
             .map_err(|error| Failure::bad_input(format!("interface {name}: {error}")))?,

@@ -227,8 +227,8 @@ impl Private {
         let pins = Pins::new(bpffs, &format!("simulate-{}", std::process::id()))?;
         let removed = Removed(pins.clone());
         let _lock = pins.lock()?;
-        let mut plane = KernelPlane::open_or_create(&pins, size)?.without_devices();
-        plane.run(plan)?;
+        let mut plane = KernelPlane::open_or_create(&pins, size)?;
+        plane.run_without_devices(plan)?;
         let program = TestProgram::balancer(&pins, size, ingress)?;
         drop(removed);
         Ok(Self { program, _plane: plane })

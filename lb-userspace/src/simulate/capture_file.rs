@@ -277,6 +277,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Brings what was written so far into a pcapng file, for those who look at it while it grows.
+    pub fn flush(&mut self) -> Result<(), CaptureError> {
+        let Sink::PcapNg(writer) = &mut self.sink else { return Ok(()) };
+        let file = |source| CaptureError::File { action: "writing", path: self.path.clone(), source };
+        writer.get_mut().flush().map_err(file)
+    }
+
     /// Writes the rest and closes the file.
     pub fn finish(self) -> Result<(), CaptureError> {
         let mut file = match self.sink {

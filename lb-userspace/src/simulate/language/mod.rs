@@ -17,6 +17,7 @@ mod build;
 mod describe;
 mod glance;
 mod icmp;
+mod neighbour;
 mod options;
 mod parse;
 mod payload;

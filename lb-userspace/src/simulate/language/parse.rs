@@ -1,17 +1,16 @@
 //! From words to a frame.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{
-    ArpEthIpv4Packet, ArpOperation, ArpPacket, EtherType, Ethernet2Header, SingleVlanHeader, VlanId,
-};
+use etherparse::{EtherType, Ethernet2Header, SingleVlanHeader, VlanId};
 
+use super::Link;
 use super::build::{self, Header, Segment, TTL};
 use super::icmp::Message;
+use super::neighbour::Neighbour;
 use super::options::{ABOUT, CARRYING, MAX_BYTES, Options, Place};
 use super::payload::{Form, MAX_CID, Quic, pattern};
 use super::words::{ParseError, Word, Words};
-use super::{Link, Mac};
 
 /// Packets within packets.
 const MAX_DEPTH: u8 = 8;
@@ -22,8 +21,6 @@ pub(super) const QUOTE_V6: usize = 1280 - 40 - 8;
 /// IPv4's and IPv6's place in an Ethernet frame or behind GRE.
 pub(super) const ETHER_IPV4: u16 = 0x0800;
 pub(super) const ETHER_IPV6: u16 = 0x86dd;
-/// Neighbour discovery's hop limit (RFC 4861 section 7.1).
-const NDP_TTL: u8 = 255;
 const HEADS: &str = "tcp, udp, quic, sctp, icmp, ip, ipip, gre, gue, arp, ndp, ether, raw, mac, vlan";
 
 /// A frame of which only the link may be missing.
@@ -35,21 +32,9 @@ pub(super) struct Frame {
 
 enum Body {
     Packet(Vec<u8>),
-    Neighbour { family: Family, says: Says },
+    Neighbour(Neighbour),
     Ether { ether_type: u16, payload: Vec<u8> },
     Raw(Vec<u8>),
-}
-
-enum Family {
-    Arp { about: Ipv4Addr, tell: Ipv4Addr },
-    Ndp { about: Ipv6Addr, tell: Ipv6Addr },
-}
-
-/// What a neighbour says of an address.
-#[derive(Clone, Copy)]
-enum Says {
-    WhoHas,
-    IsAt(Mac),
 }
 
 impl Frame {
@@ -58,7 +43,7 @@ impl Frame {
         options.read_link(words)?;
         let head = words.want(HEADS)?;
         let body = match head.text {
-            "arp" | "ndp" => neighbour(words, head)?,
+            "arp" | "ndp" => Body::Neighbour(Neighbour::read(words, head)?),
             "raw" => Body::Raw(words.hex(MAX_BYTES as usize)?),
             "ether" => Body::Ether { ether_type: words.short()?, payload: plain(words)? },
             _ => Body::Packet(packet(words, head, &mut options, 0)?),
@@ -76,10 +61,10 @@ impl Frame {
             Body::Raw(bytes) => return Ok(bytes),
             Body::Ether { ether_type, payload } => (ether_type, payload, self.link.unwrap_or(*default)),
             Body::Packet(bytes) => (ether_type(&bytes), bytes, self.link.unwrap_or(*default)),
-            Body::Neighbour { family, says } => {
-                let link = self.link.unwrap_or_else(|| family.link(says, default));
+            Body::Neighbour(neighbour) => {
+                let link = self.link.unwrap_or_else(|| neighbour.link(default));
                 let too_long = || words.missing("the packet would be too long", "less");
-                let (ether_type, payload) = family.bytes(says, &link).ok_or_else(too_long)?;
+                let (ether_type, payload) = neighbour.bytes(&link).ok_or_else(too_long)?;
                 (ether_type, payload, link)
             }
         };
@@ -121,79 +106,8 @@ fn plain(words: &mut Words<'_>) -> Result<Vec<u8>, ParseError> {
     if words.accept("len") { Ok(pattern(words.number(MAX_BYTES)? as usize)) } else { Ok(Vec::new()) }
 }
 
-/// `who-has ADDRESS tell ADDRESS` or `ADDRESS is-at MAC tell ADDRESS`.
-fn neighbour(words: &mut Words<'_>, head: Word<'_>) -> Result<Body, ParseError> {
-    let what = if head.text == "arp" { "an IPv4 address" } else { "an IPv6 address" };
-    let asks = words.accept("who-has");
-    let about = words.want(if asks { what } else { "who-has ADDRESS, or ADDRESS is-at MAC" })?;
-    let says = if asks {
-        Says::WhoHas
-    } else {
-        words.expect("is-at")?;
-        Says::IsAt(words.value("a MAC address such as 02:00:00:00:00:01")?)
-    };
-    words.expect("tell")?;
-    let tell = words.want(what)?;
-    let family = if head.text == "arp" {
-        let address = |word: Word<'_>| word.text.parse().map_err(|_| words.refuse(word, what));
-        Family::Arp { about: address(about)?, tell: address(tell)? }
-    } else {
-        let address = |word: Word<'_>| word.text.parse().map_err(|_| words.refuse(word, what));
-        Family::Ndp { about: address(about)?, tell: address(tell)? }
-    };
-    Ok(Body::Neighbour { family, says })
-}
-
-impl Family {
-    fn link(&self, says: Says, default: &Link) -> Link {
-        match (says, self) {
-            (Says::IsAt(mac), _) => Link { source: mac, destination: default.source },
-            (Says::WhoHas, Self::Arp { .. }) => Link { destination: Mac([0xff; 6]), ..*default },
-            (Says::WhoHas, Self::Ndp { about, .. }) => {
-                let [.., a, b, c] = about.octets();
-                Link { destination: Mac([0x33, 0x33, 0xff, a, b, c]), ..*default }
-            }
-        }
-    }
-
-    fn bytes(&self, says: Says, link: &Link) -> Option<(u16, Vec<u8>)> {
-        match self {
-            Self::Arp { about, tell } => {
-                let (operation, sender, target) = match says {
-                    Says::WhoHas => (ArpOperation::REQUEST, (link.source, tell), (Mac([0; 6]), about)),
-                    Says::IsAt(mac) => (ArpOperation::REPLY, (mac, about), (link.destination, tell)),
-                };
-                let packet = ArpEthIpv4Packet {
-                    operation,
-                    sender_mac: sender.0.0,
-                    sender_ipv4: sender.1.octets(),
-                    target_mac: target.0.0,
-                    target_ipv4: target.1.octets(),
-                };
-                Some((EtherType::ARP.0, ArpPacket::from(packet).to_bytes().to_vec()))
-            }
-            Self::Ndp { about, tell } => Some((ETHER_IPV6, discovery(*about, *tell, says, link)?)),
-        }
-    }
-}
-
-/// A neighbour solicitation or its answer (RFC 4861 sections 4.3, 4.4).
-fn discovery(about: Ipv6Addr, tell: Ipv6Addr, says: Says, link: &Link) -> Option<Vec<u8>> {
-    let (kind, flags, option, mac, ends) = match says {
-        Says::WhoHas => {
-            let [.., a, b, c] = about.octets();
-            let group =
-                Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-            (135, 0, 1, link.source, (tell, group))
-        }
-        Says::IsAt(mac) => (136, 0x60, 2, mac, (about, tell)),
-    };
-    let header = Header { ttl: NDP_TTL, ..header(ends.0.into(), ends.1.into(), &Options::default()) };
-    let payload = [about.octets().as_slice(), &[option, 1], &mac.0].concat();
-    build::packet(&header, &Segment::Icmp { kind, code: 0, rest: [flags, 0, 0, 0] }, &payload)
-}
-
-fn header(source: IpAddr, destination: IpAddr, options: &Options) -> Header {
+/// What an IP header says, with the usual values.
+pub(super) fn header(source: IpAddr, destination: IpAddr, options: &Options) -> Header {
     Header {
         source,
         destination,

@@ -1,10 +1,13 @@
 //! `lb capture`: sampled packets with what became of them.
 
+use std::fs::File;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lb_common::abi::{Reason, Sample, SampleFilter, VerdictKind, mapped};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
@@ -33,7 +36,7 @@ pub(super) fn run(context: &Context, args: &CaptureArgs) -> Result<ExitCode, Fai
     let model = config::parse(&saved.origin, &saved.config).map(|loaded| loaded.model).ok();
     let names = model.map_or_else(Names::default, |model| names(&model, &observed, view::interface_name));
     let filter = filter(args, &names)?;
-    let _only_one = only_one(&instance)?;
+    let _only_one = OnlyOne::here(&instance)?;
     let mut sink = Sink::new(args)?;
     let taken = runtime()?.block_on(follow(&instance, &filter, args.count, &names, &mut sink));
     let count = sink.finish()?;
@@ -43,15 +46,31 @@ pub(super) fn run(context: &Context, args: &CaptureArgs) -> Result<ExitCode, Fai
 }
 
 /// Keeps a second capture away: there is one filter.
-fn only_one(instance: &Instance) -> Result<Flock<std::fs::File>, Failure> {
-    instance.prepare()?;
-    let path = instance.socket.with_extension("capture");
-    let file = std::fs::File::create(&path)
-        .map_err(|error| Failure::failed(format!("creating {}: {error}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => Failure::failed("another `lb capture` runs here"),
-        errno => Failure::failed(format!("locking {}: {errno}", path.display())),
-    })
+struct OnlyOne {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl OnlyOne {
+    fn here(instance: &Instance) -> Result<Self, Failure> {
+        instance.prepare()?;
+        let path = instance.socket.with_extension("capture");
+        let file = File::create(&path)
+            .map_err(|error| Failure::failed(format!("creating {}: {error}", path.display())))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(Failure::failed("another `lb capture` runs here")),
+            Err((_, errno)) => Err(Failure::failed(format!("locking {}: {errno}", path.display()))),
+        }
+    }
+}
+
+impl Drop for OnlyOne {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.path);
+        // Where nothing else of ours is in it.
+        let _shared = self.path.parent().map(std::fs::remove_dir);
+    }
 }
 
 fn filter(args: &CaptureArgs, names: &Names) -> Result<SampleFilter, Failure> {

@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, args: &SimulateArgs) -> Result<ExitCode, Fa
     eprintln!("{}", simulation.engine());
     let mut printer = Printer::new(args.output, &simulation)?;
     for (index, packet) in packets.iter().enumerate() {
-        let (report, sent) = simulation.run(index, packet)?;
+        let (report, sent) = simulation.run(index, packet);
         if let (Some(out), Some(sent)) = (out.as_mut(), sent) {
             out.write(&sent, &report.summary())?;
         }
@@ -76,7 +76,7 @@ impl Printer {
             Output::Json => output::text("[")?,
             Output::Table => {
                 let lines: String = stand_ins.iter().map(|line| format!("stand-in: {line}\n")).collect();
-                output::text(&format!("{}\n{lines}", simulation.engine()))?;
+                output::text(&lines)?;
             }
         }
         Ok(Self { output, stand_ins, told: BTreeSet::new(), verdicts: BTreeMap::new(), count: 0 })

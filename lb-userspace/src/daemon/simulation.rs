@@ -132,21 +132,19 @@ impl Simulation {
     }
 
     /// Decides about a packet; what leaves, if it leaves. What the engine learns from it holds for those that follow.
-    pub fn run(&mut self, index: usize, packet: &Captured) -> Result<(Report, Option<Captured>), Error> {
+    pub fn run(&mut self, index: usize, packet: &Captured) -> (Report, Option<Captured>) {
         let mut warnings = Vec::new();
         let frame = whole(packet, &mut warnings);
         self.tables.now_ns.set(monotonic_ns());
         let host = decide(&self.tables, &frame);
         let (mut verdict, mut after, mut engine) = (host.verdict, host.frame, "host");
-        if let Some(private) = self.kernel.as_mut() {
-            if frame.len() < SHORTEST {
-                warnings.push("too short for the kernel to take: the host build decided".to_owned());
-            } else {
-                let (action, bytes) = private.program.run(&frame)?;
+        match self.kernel.as_mut().map(|private| private.run(&frame)) {
+            None => {}
+            Some(Err(why)) => warnings.push(format!("{why}: the host build decided")),
+            Some(Ok((action, bytes))) => {
                 let told = told(action, verdict);
                 if (told, &bytes) != (verdict, &after) {
-                    warnings
-                        .push("kernel and host build differ: the explanation is the host build's".to_owned());
+                    warnings.push("kernel and host build differ: the explanation is the host build's".to_owned());
                 }
                 (verdict, after, engine) = (told, bytes, "kernel");
             }
@@ -165,7 +163,7 @@ impl Simulation {
         report.warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let sent = matches!(verdict, Verdict::Transmit | Verdict::Redirect(_));
         let output = sent.then(|| leaving(packet, frame.len(), after));
-        Ok((report, output))
+        (report, output)
     }
 }
 
@@ -232,6 +230,14 @@ impl Private {
         let program = TestProgram::balancer(&pins, size, ingress)?;
         drop(removed);
         Ok(Self { program, _plane: plane })
+    }
+
+    /// The XDP action and the frame afterwards; in words why the kernel would not.
+    fn run(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), String> {
+        if frame.len() < SHORTEST {
+            return Err("too short for the kernel to take".to_owned());
+        }
+        self.program.run(frame).map_err(|error| format!("the kernel did not take it ({})", words(&error)))
     }
 }
 

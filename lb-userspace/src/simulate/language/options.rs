@@ -76,11 +76,10 @@ impl Place {
         if self.udp {
             words.push("nosum");
         }
-        match (self.error, self.tunnel) {
-            (true, _) => words.extend(["quote N", "about PACKET"]),
-            (_, true) => words.push("carrying PACKET"),
-            _ => words.extend(["len N", "data HEX"]),
+        if self.error {
+            words.extend(["quote N", "about PACKET"]);
         }
+        words.extend(if self.tunnel { ["carrying PACKET", ""] } else { ["len N", "data HEX"] });
         if self.outermost {
             words.extend(["mac SRC > DST", "vlan N [vlan M]"]);
         }
@@ -118,7 +117,6 @@ impl Options {
 
     fn one(&mut self, words: &mut Words<'_>, place: Place) -> Result<(), ParseError> {
         let word = words.want(&place.allowed())?;
-        let carries = place.error || place.tunnel;
         match word.text {
             "ttl" => self.ttl = Some(words.byte()?),
             "tos" => self.tos = words.byte()?,
@@ -132,8 +130,8 @@ impl Options {
             NO_FLAGS if place.tcp => self.flags = Some(0),
             "nosum" if place.udp => self.no_sum = true,
             "quote" if place.error => self.quote = Some(words.short()?),
-            "len" if !carries => self.payload = Some(pattern(words.number(MAX_BYTES)? as usize)),
-            "data" if !carries => self.payload = Some(words.hex(MAX_BYTES as usize)?),
+            "len" if !place.tunnel => self.payload = Some(pattern(words.number(MAX_BYTES)? as usize)),
+            "data" if !place.tunnel => self.payload = Some(words.hex(MAX_BYTES as usize)?),
             text => match FLAGS.iter().find(|(name, _)| place.tcp && *name == text) {
                 Some((_, bit)) => self.flags = Some(self.flags.unwrap_or(0) | bit),
                 None => return Err(words.refuse(word, &place.allowed())),

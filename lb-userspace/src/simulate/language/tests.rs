@@ -23,6 +23,7 @@ const LINES: &[&str] = &[
     "icmp 198.51.100.1 > 203.0.113.10 time-exceeded about udp 203.0.113.10:53 > 198.51.100.7:4000",
     "icmp 2001:db8::1 > 2001:db8::10 too-big mtu 1400 about tcp [2001:db8::10]:80 > [2001:db8::7]:4000 ack len 1400",
     "icmp 2001:db8::1 > 2001:db8::10 parameter-problem pointer 40 about tcp [2001:db8::10]:80 > [2001:db8::7]:4000 ack",
+    "icmp 198.51.100.1 > 203.0.113.10 time-exceeded data ed00001c0000",
     "icmp 198.51.100.1 > 203.0.113.10 type 13 code 0 rest 00010002 len 12",
     "quic 198.51.100.7:4000 > 203.0.113.10:443 initial cid 0102030405060708 scid 11 len 1000",
     "quic 198.51.100.7:4000 > 203.0.113.10:443 handshake cid 0x nosum len 32",

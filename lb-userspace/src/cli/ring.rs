@@ -1,7 +1,7 @@
 //! `lb ring`: shares and disruption, from configs alone.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ struct Ring {
 
 #[derive(Serialize)]
 struct Share {
-    address: Ipv4Addr,
+    address: IpAddr,
     weight: u16,
     slots: usize,
 }
@@ -37,7 +37,7 @@ pub(super) fn sizes(model: &Model) -> impl Iterator<Item = u32> {
     model.services.iter().map(Service::new_ring_size)
 }
 
-fn owners(model: &Model, service: &Service, size: u32) -> Vec<Ipv4Addr> {
+fn owners(model: &Model, service: &Service, size: u32) -> Vec<IpAddr> {
     let members: Vec<Member> = service
         .backends
         .iter()
@@ -64,7 +64,7 @@ pub(super) fn run(args: &RingArgs) -> Result<ExitCode, Failure> {
 fn one(model: &Model, service: &Service, other: Option<&Model>) -> Ring {
     let size = service.new_ring_size();
     let ring = owners(model, service, size);
-    let mut slots: BTreeMap<Ipv4Addr, usize> = BTreeMap::new();
+    let mut slots: BTreeMap<IpAddr, usize> = BTreeMap::new();
     for owner in &ring {
         *slots.entry(*owner).or_default() += 1;
     }

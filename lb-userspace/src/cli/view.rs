@@ -1,11 +1,9 @@
 //! What reading commands show: the saved config joined with the maps and the interfaces.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use lb_common::abi::{
-    BackendCounters, BackendState, NextHop, ServiceKey, Slot, SlotState, VipEntry, VipKey, mapped,
-};
+use lb_common::abi::{BackendCounters, BackendState, NextHop, PrefixKey, Slot, SlotState, VipEntry, VipKey};
 use serde::Serialize;
 
 use super::args::Context;
@@ -14,9 +12,9 @@ use crate::config;
 use crate::daemon::{self, InForce, Request, Saved};
 use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, Mode, attached};
 use crate::health::view::{BackendHealth, ServiceHealth};
-use crate::model::{Backend, Forwarding, Model, Service};
+use crate::model::{Backend, Model, Service};
 use crate::netlink::{Link, Snapshot, links};
-use crate::reconcile::Observed;
+use crate::reconcile::{Observed, TrieKey, wide};
 
 /// Everything there is to show.
 pub(super) struct View {
@@ -45,7 +43,7 @@ pub(super) struct ServiceView {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) forwarding: String,
-    /// `xdp-arp`, `none`: who answers ARP for its address.
+    /// `xdp-arp`, `xdp-ndp`, `none`: who answers ARP or neighbour solicitations for its address.
     pub(super) answered_by: &'static str,
     pub(super) ring_size: u32,
     pub(super) unsettled_slots: usize,
@@ -61,7 +59,7 @@ pub(super) struct ServiceView {
 #[derive(Serialize)]
 pub(super) struct BackendView {
     pub(super) name: Option<String>,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) id: u32,
     /// `up`, `trial`, `standby`, `draining`, or why it gets nothing.
     pub(super) state: &'static str,
@@ -179,9 +177,9 @@ fn service_view(
     known: Option<&ServiceHealth>,
     said_by_operator: &[InForce],
 ) -> ServiceView {
-    let key = ServiceKey::v4(service.id.address.octets(), service.id.protocol, service.id.port);
-    let entry = observed.services.get(&key);
-    let slots = observed.rings.get(&key).map_or(&[][..], Vec::as_slice);
+    let services = observed.services();
+    let entry = services.get(&service.id);
+    let slots = entry.and_then(|entry| observed.rings.get(&entry.id)).map_or(&[][..], Vec::as_slice);
     let backends: Vec<BackendView> = service
         .backends
         .iter()
@@ -192,16 +190,17 @@ fn service_view(
             backend_view(backend, entry.map(|entry| entry.id), slots, observed, counters, health, operator)
         })
         .collect();
-    let vip = observed.vips.get(&VipKey::v4(service.id.address.octets()));
+    let flags = vip_flags(service, observed);
     let mut forwarding: Vec<&str> = backends.iter().map(|backend| backend.forwarding).collect();
     forwarding.dedup();
     ServiceView {
         name: service.name.clone(),
         id: service.id.to_string(),
         forwarding: forwarding.join("+"),
-        answered_by: match vip {
-            Some(vip) if vip.flags & VipEntry::ANSWER_ARP != 0 => "xdp-arp",
-            Some(_) | None => "none",
+        answered_by: match (flags & VipEntry::ADVERTISED != 0, service.id.address.is_ipv4()) {
+            (true, true) => "xdp-arp",
+            (true, false) => "xdp-ndp",
+            (false, _) => "none",
         },
         ring_size: entry.map_or(0, |entry| entry.ring_size),
         unsettled_slots: slots.iter().filter(|slot| slot.state() != SlotState::Settled).count(),
@@ -213,6 +212,18 @@ fn service_view(
     }
 }
 
+/// What holds for a service's addresses, whatever the port.
+fn vip_flags(service: &Service, observed: &Observed) -> u32 {
+    let address = wide(service.id.address);
+    let host = observed.vips.get(&VipKey { address }).map(|vip| vip.flags);
+    let fits = |key: &TrieKey<PrefixKey>| {
+        let differing = u128::from_be_bytes(address) ^ u128::from_be_bytes(key.data.address);
+        differing.leading_zeros() >= key.bits.saturating_sub(PrefixKey::ADDRESS_AT)
+    };
+    let longest = || observed.prefixes.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.bits);
+    host.filter(|_| !service.id.is_prefix()).or_else(|| longest().map(|(_, entry)| entry.flags)).unwrap_or(0)
+}
+
 fn backend_view(
     backend: &Backend,
     service: Option<u32>,
@@ -222,7 +233,7 @@ fn backend_view(
     health: Option<&BackendHealth>,
     operator: Option<InForce>,
 ) -> BackendView {
-    let address = mapped(backend.address.octets());
+    let address = wide(backend.address);
     let ours =
         |entry: &lb_common::abi::BackendEntry| Some(entry.service) == service && entry.address == address;
     let found = observed
@@ -254,10 +265,7 @@ fn backend_view(
         weight: backend.effective_weight(),
         weight_now: weight_now(backend, health, state),
         slots: slots.iter().filter(|slot| id != 0 && slot.current().get() == id).count(),
-        forwarding: match backend.forwarding {
-            Forwarding::L2 => "l2",
-            Forwarding::Ipip { .. } => "ipip",
-        },
+        forwarding: backend.forwarding.name(),
         mac: port.map(|_| hop.mac().map(|byte| format!("{byte:02x}")).join(":")),
         interface: port.map(|port| interface_name(port.ifindex)),
         packets,

@@ -1,16 +1,18 @@
 //! Joins the model with what the machine knows: interfaces, routes, neighbours. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{BackendState, VipEntry};
 
 use crate::health::fleet::Uses;
 use crate::health::member::Use;
-use crate::model::{Advertise, Backend, Forwarding, Model, OtherPorts, Service, TunnelSource, Vip};
+use crate::model::{
+    Advertise, Backend, Echo, Forwarding, Model, OtherPorts, Prefix, Service, TunnelSource, Vip,
+};
 use crate::netlink::{GATE, Link, Resolution, Resolutions, Snapshot, Target, is_station};
-use crate::reconcile::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
+use crate::reconcile::{Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel};
 
 /// Something about a config on this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,8 +49,9 @@ impl fmt::Display for Finding {
 pub struct Assembled {
     /// What the data plane shall be.
     pub desired: Desired,
-    /// Service addresses that the program answers ARP for, with the interface each is announced on.
-    pub advertised: BTreeMap<Ipv4Addr, u32>,
+    /// Service addresses that the program answers ARP and neighbour solicitations for, with the interface each is
+    /// announced on.
+    pub advertised: BTreeMap<IpAddr, u32>,
     /// What the operator should know.
     pub findings: Vec<Finding>,
 }
@@ -56,13 +59,10 @@ pub struct Assembled {
 /// What next hops are needed.
 pub fn next_hops(model: &Model) -> Vec<Target> {
     let backends = model.services.iter().flat_map(|service| &service.backends);
-    let mut targets: BTreeMap<Ipv4Addr, Target> = BTreeMap::new();
+    let mut targets: BTreeMap<IpAddr, Target> = BTreeMap::new();
     for backend in backends {
-        let target = Target {
-            address: backend.address.into(),
-            mac: backend.mac,
-            interface: backend.interface.clone(),
-        };
+        let target =
+            Target { address: backend.address, mac: backend.mac, interface: backend.interface.clone() };
         targets.entry(backend.address).or_insert(target);
     }
     targets.into_values().collect()
@@ -93,7 +93,7 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
     assembled.findings.extend(conflicts(model));
     for service in &model.services {
         let backends = service.backends.iter().map(|backend| {
-            let resolution = resolutions.get(&backend.address.into());
+            let resolution = resolutions.get(&backend.address);
             assembled.findings.extend(backend_finding(service, backend, resolution));
             let hop = resolution.and_then(Resolution::next_hop);
             if let Some(link) = hop.and_then(|hop| links.by_index(hop.ifindex)) {
@@ -104,8 +104,14 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
                 address: backend.address,
                 weight,
                 state,
-                tunnel: tunnel(backend, source(resolution, links)),
-                next_hop: hop.map(|hop| (hop.ifindex, hop.mac)),
+                tunnel: tunnel(backend, || source(backend.address, resolution, links)),
+                next_hop: hop.map(|hop| DesiredHop {
+                    ifindex: hop.ifindex,
+                    mac: hop.mac,
+                    mtu: hop.mtu,
+                    vlan: backend.vlan.or(hop.vlan),
+                }),
+                server_id: backend.server_id,
             }
         });
         let backends = backends.collect();
@@ -113,18 +119,11 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
             id: service.id,
             ring_size: service.ring_size,
             backends,
+            quic: service.quic,
+            admission: service.admission.clone(),
         });
     }
-    for vip in &model.vips {
-        let announced = advertised_on(vip, attached, links);
-        if let Some(link) = announced {
-            assembled.advertised.insert(vip.address, link.ifindex);
-        }
-        // What else comes for an address of the host's own is the host's, whatever the config says: dropping it would
-        // cut off every connection to the host, the operator's among them.
-        let other_ports = if links.is_local(vip.address.into()) { OtherPorts::Pass } else { vip.other_ports };
-        assembled.desired.vips.insert(vip.address, vip_entry(other_ports, announced.is_some()));
-    }
+    add_vips(&mut assembled, model, attached, links);
     assembled.desired.ports = ports.into_values().collect();
     assembled
 }
@@ -149,7 +148,7 @@ fn share(service: &Service, backend: &Backend, uses: &Uses) -> (BackendState, u3
 fn conflicts(model: &Model) -> Vec<Finding> {
     let backends =
         model.services.iter().flat_map(|service| service.backends.iter().map(move |b| (service, b)));
-    let mut first: BTreeMap<Ipv4Addr, (&Service, &Backend)> = BTreeMap::new();
+    let mut first: BTreeMap<IpAddr, (&Service, &Backend)> = BTreeMap::new();
     let differing = backends.filter_map(|(service, backend)| {
         let (other, before) = *first.entry(backend.address).or_insert((service, backend));
         let same = (&before.mac, &before.interface) == (&backend.mac, &backend.interface);
@@ -172,14 +171,53 @@ fn port(link: &Link) -> DesiredPort {
     DesiredPort { ifindex: link.ifindex, mtu: link.mtu, mac: link.mac.unwrap_or_default() }
 }
 
-/// Where an address is announced, if the program answers ARP for it: on the attached interface whose subnet has it, or
-/// on the first one where the config insists. The host's own addresses are left to the host.
+/// Adds the service addresses and what holds for each.
+fn add_vips(assembled: &mut Assembled, model: &Model, attached: &[&Link], links: &Snapshot) {
+    let serves = |service: &&DesiredService| service.backends.iter().any(|b| b.state == BackendState::Up);
+    let serving = assembled.desired.services.iter().filter(serves).map(|service| service.id.prefix());
+    let serving: BTreeSet<Prefix> = serving.collect();
+    for vip in &model.vips {
+        let announced = advertised_on(vip, attached, links);
+        if let Some(link) = announced {
+            assembled.advertised.extend(addresses(vip.prefix()).map(|address| (address, link.ifindex)));
+        }
+        let entry = vip_entry(vip, announced.is_some(), &serving, links);
+        assembled.desired.vips.insert(vip.prefix(), entry);
+    }
+    // What comes for an address of the host's own is the host's, also within a prefix.
+    let own = links.iter().flat_map(|link| &link.addresses).map(|own| own.address);
+    let wide: Vec<Prefix> = model.vips.iter().map(Vip::prefix).filter(|prefix| !prefix.is_host()).collect();
+    for address in own.filter(|own| wide.iter().any(|prefix| prefix.contains(*own))) {
+        assembled.desired.vips.entry(Prefix::host(address)).or_default();
+    }
+}
+
+/// Prefixes with more host bits are not announced address by address.
+const ANNOUNCED_BITS: u32 = 8;
+
+/// The addresses of a small prefix; none of a large one.
+fn addresses(prefix: Prefix) -> impl Iterator<Item = IpAddr> {
+    let bits = if prefix.network.is_ipv4() { 32 } else { 128 } - u32::from(prefix.length);
+    let count = if bits <= ANNOUNCED_BITS { 1u32 << bits } else { 0 };
+    (0..count).map(move |n| match prefix.network {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() | n).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() | u128::from(n)).into(),
+    })
+}
+
+/// Where an address is announced, if the program answers for it: on the attached interface whose subnet has it, or on
+/// the first one where the config insists. The host's own addresses are left to the host; a prefix that has one of them
+/// is likely to have those of other hosts too.
 fn advertised_on<'a>(vip: &Vip, attached: &[&'a Link], links: &Snapshot) -> Option<&'a Link> {
-    if links.is_local(vip.address.into()) {
+    if links.is_local(vip.address) {
         return None;
     }
-    let in_subnet =
-        attached.iter().find(|link| link.addresses.iter().any(|own| own.contains(vip.address.into())));
+    let prefix = vip.prefix();
+    let is_in = |link: &&&Link| {
+        let subnet = link.addresses.iter().any(|own| own.contains(vip.address));
+        subnet && !link.addresses.iter().any(|own| prefix.contains(own.address))
+    };
+    let in_subnet = attached.iter().find(is_in);
     match vip.advertise {
         Some(Advertise::None) => None,
         Some(Advertise::Arp) => in_subnet.or(attached.first()).copied(),
@@ -187,41 +225,57 @@ fn advertised_on<'a>(vip: &Vip, attached: &[&'a Link], links: &Snapshot) -> Opti
     }
 }
 
-fn vip_entry(other_ports: OtherPorts, advertised: bool) -> VipEntry {
-    let arp = if advertised { VipEntry::ANSWER_ARP } else { 0 };
-    let drop = match other_ports {
-        OtherPorts::Drop => VipEntry::DROP_OTHER_PORTS,
-        OtherPorts::Pass => 0,
+fn vip_entry(vip: &Vip, advertised: bool, serving: &BTreeSet<Prefix>, links: &Snapshot) -> VipEntry {
+    // What else comes for an address of the host's own is the host's, whatever the config says: dropping it would cut
+    // off every connection to the host, the operator's among them.
+    if links.is_local(vip.address) && vip.prefix().is_host() {
+        return VipEntry::default();
+    }
+    let prefix = vip.prefix();
+    let echo = match vip.echo {
+        Echo::Always => true,
+        Echo::Never => false,
+        Echo::WhileUp => {
+            let around = (0..=prefix.length).any(|n| serving.contains(&Prefix::containing(vip.address, n)));
+            around
+                || serving.range(prefix..).take_while(|inner| prefix.contains(inner.network)).next().is_some()
+        }
     };
-    VipEntry { flags: arp | drop, reserved: 0 }
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    let flags = flag(advertised, VipEntry::ADVERTISED)
+        | flag(vip.other_ports == OtherPorts::Drop, VipEntry::DROP_OTHER_PORTS)
+        | flag(echo, VipEntry::ECHO);
+    VipEntry { flags, reserved: 0 }
 }
 
-fn tunnel(backend: &Backend, node: Ipv4Addr) -> Option<Tunnel> {
-    match backend.forwarding {
-        Forwarding::L2 => None,
-        Forwarding::Ipip { source: TunnelSource::Prefix { network, length } } => {
-            Some(Tunnel { source: network, source_bits: 32 - length })
+/// A backend's outer header; `node` is the node's own address on the way there.
+fn tunnel(backend: &Backend, node: impl FnOnce() -> IpAddr) -> Option<DesiredTunnel> {
+    let Forwarding::Tunnel(tunnel) = backend.forwarding else { return None };
+    let (source, source_bits) = match tunnel.source {
+        TunnelSource::Node => (node(), 0),
+        TunnelSource::Prefix(Prefix { network, length }) => {
+            let bits = if network.is_ipv4() { 32 } else { 128 } - length.min(128);
+            (network, bits)
         }
-        Forwarding::Ipip { source: TunnelSource::Node } => Some(Tunnel { source: node, source_bits: 0 }),
-    }
+    };
+    Some(DesiredTunnel { encap: tunnel.encap, source, source_bits, dscp: tunnel.dscp, ttl: tunnel.ttl })
 }
 
 /// The node's own address on the way to a backend. While the way is not known any address of ours holds the place: no
 /// packet leaves with it, and the entry is made anew with the next hop.
-fn source(resolution: Option<&Resolution>, links: &Snapshot) -> Ipv4Addr {
+fn source(backend: IpAddr, resolution: Option<&Resolution>, links: &Snapshot) -> IpAddr {
     let own = match resolution {
         Some(Resolution::Resolved(hop)) => Some(hop.source),
-        Some(Resolution::Unresolved { ifindex, via, .. }) => {
-            links.by_index(*ifindex).map(|link| link.source_for(*via))
+        Some(Resolution::Unresolved { ifindex, .. }) => {
+            links.by_index(*ifindex).map(|link| link.source_for(backend))
         }
         Some(Resolution::Unroutable(_) | Resolution::Local) | None => None,
     };
-    let any =
-        || links.iter().flat_map(|link| &link.addresses).map(|own| own.address).find(|a| !a.is_loopback());
-    match own.or_else(any) {
-        Some(IpAddr::V4(own)) => own,
-        _ => Ipv4Addr::UNSPECIFIED,
-    }
+    let same_family = |own: &IpAddr| own.is_ipv4() == backend.is_ipv4();
+    let all = || links.iter().flat_map(|link| &link.addresses).map(|own| own.address);
+    let any = || all().filter(same_family).find(|own| !own.is_loopback());
+    let none = if backend.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    own.filter(same_family).or_else(any).unwrap_or(none)
 }
 
 fn interface_findings(link: &Link, links: &Snapshot) -> Vec<Finding> {
@@ -256,7 +310,7 @@ fn backend_finding(service: &Service, backend: &Backend, resolution: Option<&Res
             "a balancer cannot be its own backend; use another host's address",
         )),
         Some(Resolution::Resolved(hop))
-            if backend.forwarding == Forwarding::L2 && hop.via != IpAddr::from(backend.address) =>
+            if backend.forwarding == Forwarding::L2 && hop.via != backend.address =>
         {
             Some(Finding::error(
                 "LB036",

@@ -1,7 +1,7 @@
 //! Makes every probe of a config once: the pre-flight test.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub struct Checked {
     /// Its address, port and protocol.
     pub id: String,
     /// The backend's address.
-    pub backend: Ipv4Addr,
+    pub backend: IpAddr,
     /// Its name, if it has one.
     pub name: Option<String>,
     /// `icmp`, `tcp`, `http`, `https`, `udp` or `agent`; `none` for a backend without checks.
@@ -257,12 +257,10 @@ fn judge(
         Some(Err(failure)) => {
             let reason = match (&task.target, asked) {
                 (Target::Service(_), Some(Asked::Through(service, backend, _))) => {
-                    let vip = service.address.into();
+                    let vip = service.address;
                     direct.map_or_else(
                         || words::through_service(way, vip, failure),
-                        |direct| {
-                            words::compared(way, vip, backend.into(), failure, direct.as_ref().map(drop))
-                        },
+                        |direct| words::compared(way, vip, backend, failure, direct.as_ref().map(drop)),
                     )
                 }
                 _ => failure.to_string(),

@@ -1,7 +1,7 @@
 //! Guard rails: changes that are more likely a mistake than an intention. Pure.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Finding;
 use crate::model::{Model, Service};
@@ -17,9 +17,9 @@ pub fn guard(old: &Model, new: &Model) -> Vec<Finding> {
 
 fn one(before: &Service, after: &Service) -> Option<Finding> {
     // Who takes no new flows has been drained and may go.
-    let old: BTreeSet<Ipv4Addr> =
+    let old: BTreeSet<IpAddr> =
         before.backends.iter().filter(|b| b.effective_weight() > 0).map(|b| b.address).collect();
-    let new: BTreeSet<Ipv4Addr> = after.backends.iter().map(|b| b.address).collect();
+    let new: BTreeSet<IpAddr> = after.backends.iter().map(|b| b.address).collect();
     let leaving = old.difference(&new).count();
     if leaving * 2 <= old.len() {
         return None;

@@ -2,7 +2,7 @@
 //! who wants to know.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ pub(super) struct Health {
     comparing: Arc<Semaphore>,
     complaints: Option<Complaints>,
     heed: Heed,
-    complained: BTreeMap<Ipv4Addr, (Instant, u8)>,
+    complained: BTreeMap<IpAddr, (Instant, u8)>,
     teller: Teller,
 }
 
@@ -225,15 +225,15 @@ impl Health {
             return failure.to_string();
         };
         let way = ways.get(&(service, backend)).copied().unwrap_or(words::Way::L2);
-        let first = words::through_service(way, service.address.into(), failure);
+        let first = words::through_service(way, service.address, failure);
         match self.complaint_about(backend, way) {
-            Some(code) => words::refused_by_icmp(&first, backend.into(), code),
+            Some(code) => words::refused_by_icmp(&first, backend, code),
             None => first,
         }
     }
 
     /// The code of what ICMP has said of a backend's tunnel lately.
-    fn complaint_about(&self, backend: Ipv4Addr, way: words::Way) -> Option<u8> {
+    fn complaint_about(&self, backend: IpAddr, way: words::Way) -> Option<u8> {
         let (at, code) = self.complained.get(&backend)?;
         (matches!(way, words::Way::Tunnel(_)) && at.elapsed() < COMPLAINT_MEMORY).then_some(*code)
     }
@@ -265,7 +265,7 @@ impl Health {
         if self.complaint_about(backend, way).is_some() {
             return;
         }
-        let (vip, own): (IpAddr, IpAddr) = (service.address.into(), backend.into());
+        let (vip, own): (IpAddr, IpAddr) = (service.address, backend);
         let direct = comparison.direct.as_ref().map(drop);
         let why = words::compared(way, vip, own, &comparison.failure, direct);
         tracing::info!(service = %service, %backend, why, "backend's failure looked into");
@@ -282,12 +282,7 @@ impl Health {
 
     /// Has backends probed at once that have lost their link or neighbour; one failure decides.
     pub(super) fn suspect(&self, backends: &[IpAddr]) {
-        let v4 = |backend: &IpAddr| match backend {
-            IpAddr::V4(backend) => Some(*backend),
-            IpAddr::V6(_) => None,
-        };
-        let backends = backends.iter().filter_map(v4);
-        let tasks: Vec<TaskId> = backends.flat_map(|backend| self.fleet.tasks_of(backend)).collect();
+        let tasks: Vec<TaskId> = backends.iter().flat_map(|backend| self.fleet.tasks_of(*backend)).collect();
         if !tasks.is_empty() {
             self.probing.lanes().all(|| Command::Suspect(tasks.clone()));
         }
@@ -312,7 +307,7 @@ impl Health {
     }
 
     /// Replaces the operator's words.
-    pub(super) fn set_overrides(&mut self, overrides: BTreeMap<(String, Ipv4Addr), Override>) {
+    pub(super) fn set_overrides(&mut self, overrides: BTreeMap<(String, IpAddr), Override>) {
         self.fleet.set_overrides(overrides, Instant::now());
     }
 

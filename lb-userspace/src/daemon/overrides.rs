@@ -1,7 +1,7 @@
 //! The operator's words about backends: drain, disable, enable. They survive apply, restart and reboot. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ pub struct InForce {
     /// The pool.
     pub pool: String,
     /// The backend's address.
-    pub backend: Ipv4Addr,
+    pub backend: IpAddr,
     /// Drain or disable.
     pub word: Word,
     /// When it was given, in seconds since 1970.
@@ -87,7 +87,7 @@ pub(super) fn follow(
 }
 
 /// The backends that the operator means, by pool.
-fn find(model: &Model, text: &str) -> BTreeSet<(String, Ipv4Addr)> {
+fn find(model: &Model, text: &str) -> BTreeSet<(String, IpAddr)> {
     let (pool, backend) = match text.split_once('/') {
         Some((pool, backend)) => (Some(pool), backend),
         None => (None, text),
@@ -117,7 +117,7 @@ fn left_alone(
     model: &Model,
     before: &[InForce],
     after: &[InForce],
-    meant: &BTreeSet<(String, Ipv4Addr)>,
+    meant: &BTreeSet<(String, IpAddr)>,
     down: &BTreeSet<Place>,
 ) -> Option<Finding> {
     let concerned =
@@ -154,7 +154,7 @@ pub(super) fn current(words: &[InForce], now: u64) -> Vec<InForce> {
 }
 
 /// The words as the decision about a backend takes them.
-pub(super) fn by_place(words: &[InForce]) -> BTreeMap<(String, Ipv4Addr), Override> {
+pub(super) fn by_place(words: &[InForce]) -> BTreeMap<(String, IpAddr), Override> {
     let word = |word: &InForce| {
         let meant = match word.word {
             Word::Drain => Override::Drain,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use lb_common::abi::{PROBE_GATE_MAC, PROBE_PORTS, PROBE_SLOTS, PROBER_MAC, ProbeEntry, mapped, probe_slot};
+use lb_common::abi::{PROBE_GATE_MAC, PROBE_PORTS, PROBE_SLOTS, PROBER_MAC, ProbeEntry, probe_slot};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +16,7 @@ use crate::health::probe::Failure;
 use crate::health::task::{Event, NoSourcePorts, Question, SourcePorts, Target, Task, ThroughService};
 use crate::model::Via;
 use crate::netlink::ProbeNet;
+use crate::reconcile::wide;
 
 /// Both threads. The namespace behind the gate, its veth and the program on it go with this value.
 pub(super) struct Probing {
@@ -220,7 +221,6 @@ impl ArmedPorts {
 impl SourcePorts for ArmedPorts {
     /// Ports take turns, so that each rests as long as possible.
     fn take(&mut self, target: &ThroughService) -> Option<u16> {
-        let (IpAddr::V4(service), IpAddr::V4(node)) = (target.address, target.node) else { return None };
         for _ in 0..PROBE_SLOTS {
             let slot = self.next;
             self.next = (self.next + 1) % PROBE_SLOTS;
@@ -230,8 +230,8 @@ impl SourcePorts for ArmedPorts {
                 backend: target.backend,
                 gate: target.gate,
                 service_port: target.port.to_be_bytes(),
-                service_address: mapped(service.octets()),
-                node_address: mapped(node.octets()),
+                service_address: wide(target.address),
+                node_address: wide(target.node),
                 protocol: target.protocol.number(),
                 reserved: [0; 7],
             };

@@ -144,7 +144,8 @@ impl Simulation {
             Some(Ok((action, bytes))) => {
                 let told = told(action, verdict);
                 if (told, &bytes) != (verdict, &after) {
-                    warnings.push("kernel and host build differ: the explanation is the host build's".to_owned());
+                    warnings
+                        .push("kernel and host build differ: the explanation is the host build's".to_owned());
                 }
                 (verdict, after, engine) = (told, bytes, "kernel");
             }

@@ -2,10 +2,11 @@
 
 use crate::dataplane::PORT_CAPACITY;
 use crate::model::{Model, Service};
-use crate::reconcile::Size;
+use crate::reconcile::{Size, key_count};
 
-/// Fewest services, (service, backend) pairs and recorded flows that there is room for.
+/// Fewest services, single ports of theirs, (service, backend) pairs and recorded flows that there is room for.
 const LEAST_SERVICES: u32 = 64;
+const LEAST_KEYS: u32 = 1024;
 const LEAST_BACKENDS: u32 = 1024;
 const FLOWS: u32 = 64 << 10;
 /// Bounds of the ring pool in slots: 8 MiB to 128 MiB.
@@ -20,8 +21,10 @@ pub fn size(model: &Model) -> Size {
     let services = count(model.services.len());
     let pairs = count(model.services.iter().map(|service| service.backends.len()).sum());
     let services = model.limits.services.unwrap_or((services * HEADROOM).max(LEAST_SERVICES));
+    let keys = count(key_count(model.services.iter().map(|service| service.id)));
     Size {
         services,
+        keys: services.max(keys.saturating_mul(HEADROOM)).max(LEAST_KEYS),
         vips: services.max(count(model.vips.len())),
         ring_slots: model
             .limits

@@ -40,7 +40,7 @@ pub(super) fn target(
         let why = trouble.unwrap_or("the way through the services is not open yet");
         return Target::Impossible(why.to_owned());
     };
-    let hop = match ways.resolutions.get(&backend.into()) {
+    let hop = match ways.resolutions.get(&backend) {
         Some(Resolution::Resolved(hop)) => hop,
         Some(Resolution::Unresolved { via, why, .. }) => {
             return Target::Unreachable(format!("next hop {via}: {why}"));
@@ -72,7 +72,7 @@ pub(super) fn target(
     Target::Service(ThroughService {
         backend: *number,
         gate,
-        address: service.address.into(),
+        address: service.address,
         port,
         protocol: transport(question),
         node,
@@ -89,7 +89,7 @@ pub(super) fn comparison(id: TaskId, question: &Question, asked: Asked, failure:
         CheckKind::Udp(_) | CheckKind::Icmp => CheckKind::Icmp,
         CheckKind::Tcp(_) | CheckKind::Http(_) => CheckKind::Tcp(Exchange::default()),
     };
-    let target = Target::Direct { address: backend.into(), port };
+    let target = Target::Direct { address: backend, port };
     let check = Check { kind, via: Via::Direct, ..(**check).clone() };
     Some(Task { id, question: Question::Check(Arc::new(check)), target, standing: Standing::Unknown })
 }
@@ -100,7 +100,7 @@ pub(super) fn ways(model: &Model) -> BTreeMap<Place, Way> {
         service.backends.iter().map(|backend| {
             let way = match backend.forwarding {
                 Forwarding::L2 => Way::L2,
-                Forwarding::Ipip { .. } => Way::Tunnel("ipip"),
+                Forwarding::Tunnel(tunnel) => Way::Tunnel(tunnel.encap.name()),
             };
             ((service.id, backend.address), way)
         })

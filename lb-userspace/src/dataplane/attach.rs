@@ -8,7 +8,7 @@ use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, Xdp};
 use lb_common::abi::names::BALANCER_PROGRAM;
 
-use super::{Error, Facts, Pins, Refusal, object};
+use super::{Error, Facts, Pins, Refusal, object, stages};
 use crate::reconcile::Size;
 
 /// Where a program runs.
@@ -65,6 +65,7 @@ pub struct Attachment {
 /// Attaches the program to an interface, or replaces the one that our pinned link there has, in place.
 pub fn attach(pins: &Pins, size: &Size, target: &Target, mode: Mode) -> Result<Attachment, Error> {
     let mut object = object::balancer(pins, size, target.port)?;
+    stages::set(pins, &mut object, target.port)?;
     let program = object::program(&mut object, BALANCER_PROGRAM)?;
     let name = &target.facts.interface;
     let path = pins.link(target.ifindex);

@@ -2,14 +2,24 @@
 
 use lb_common::abi::names::{self, PORTS as PORTS_MAP};
 use lb_common::abi::{
-    BackendCounters, BackendEntry, FlowEntry, FlowKey, PortEntry, REASON_SLOTS, ServiceEntry, ServiceKey,
-    VipEntry, VipKey,
+    BackendCounters, BackendEntry, BucketKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, PROBE_SLOTS,
+    PortEntry, ProbeEntry, REASON_SLOTS, RateEntry, ServiceEntry, ServiceKey, VipEntry, VipKey,
 };
 
 use crate::reconcile::Size;
 
 /// Interfaces that one data plane can use.
 pub const PORTS: u32 = 64;
+
+/// Rates of single sources that are kept at a time; the least recently used make room. A source of whom nothing is
+/// known has a whole burst, so that a flood from more sources than these is for the service's own limit.
+pub(super) const SOURCE_BUCKETS: u32 = 64 << 10;
+
+/// Fragmented packets under way: fragments of one arrive within milliseconds, and seconds at the most.
+pub(super) const FRAGMENTS: u32 = 16 << 10;
+
+/// Bytes of the ring buffer of sampled packets, some 3000 of them.
+pub(super) const SAMPLES: u32 = 1 << 20;
 
 /// What the kernel adds to each element of a hash table: `struct htab_elem` (kernel/bpf/hashtab.c), and its bucket.
 const HASH_OVERHEAD: u64 = 48 + 16;
@@ -33,15 +43,19 @@ impl Memory {
     }
 }
 
-/// Estimated memory of maps of this size on a machine with `cpus` possible CPUs.
+/// Estimated memory of maps of this size on a machine with `cpus` possible CPUs. Tries and the table of QUIC server ids
+/// are not in it: they take memory for what is in them only.
 pub fn memory(size: &Size, cpus: u64) -> Memory {
-    use names::{BACKEND_COUNTERS, BACKENDS, FLOWS, REASONS, RINGS, SERVICE_DROPS, SERVICES, VIPS};
+    use names::{
+        BACKEND_COUNTERS, BACKENDS, FLOWS, PROBES, RATES, REASONS, RINGS, SERVICE_BUCKETS, SERVICE_DROPS,
+        SERVICES, VIPS,
+    };
     let of = |bytes: usize| (bytes as u64).next_multiple_of(8);
     let hash =
         |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
     let backends = u64::from(size.backends) + 1;
     let maps = vec![
-        (SERVICES, hash(size.services, size_of::<ServiceKey>(), size_of::<ServiceEntry>())),
+        (SERVICES, hash(size.keys, size_of::<ServiceKey>(), size_of::<ServiceEntry>())),
         (VIPS, hash(size.vips, size_of::<VipKey>(), size_of::<VipEntry>())),
         (RINGS, u64::from(size.ring_slots) * 8),
         (BACKENDS, backends * of(size_of::<BackendEntry>())),
@@ -50,6 +64,13 @@ pub fn memory(size: &Size, cpus: u64) -> Memory {
         (BACKEND_COUNTERS, backends * of(size_of::<BackendCounters>()) * cpus),
         (SERVICE_DROPS, u64::from(size.services) * u64::from(REASON_SLOTS) * 8 * cpus),
         (REASONS, u64::from(REASON_SLOTS) * 8 * cpus),
+        (PROBES, u64::from(PROBE_SLOTS) * of(size_of::<ProbeEntry>())),
+        (RATES, u64::from(size.services) * of(size_of::<RateEntry>())),
+        (SERVICE_BUCKETS, u64::from(size.services) * 16),
+        (names::SOURCE_BUCKETS, hash(SOURCE_BUCKETS, size_of::<BucketKey>(), size_of::<u64>())),
+        (names::FRAGMENTS, hash(FRAGMENTS, size_of::<FragmentKey>(), size_of::<FragmentEntry>())),
+        (names::STAGES, u64::from(size.ports + 1) * 16),
+        (names::SAMPLES, u64::from(SAMPLES)),
     ];
     Memory { maps }
 }
@@ -61,8 +82,15 @@ mod tests {
     /// The promise of the documentation: 10 services with 100 backends each fit 32 MiB, also on 64 CPUs.
     #[test]
     fn ten_services_with_a_hundred_backends_fit_32_mib() {
-        let size =
-            Size { services: 64, vips: 64, ring_slots: 1 << 20, backends: 4000, ports: PORTS, flows: 65_536 };
+        let size = Size {
+            services: 64,
+            keys: 1024,
+            vips: 64,
+            ring_slots: 1 << 20,
+            backends: 4000,
+            ports: PORTS,
+            flows: 65_536,
+        };
         assert!(memory(&size, 64).total() <= 32 << 20, "{:?}", memory(&size, 64));
     }
 }

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aya::maps::{MapError, PerCpuValues};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::maps::{BACKEND_WORDS, Maps};
-use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, object};
-use crate::reconcile::{Observed, Plan, Size, Step};
+use super::plain::Plain;
+use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, object, stages};
+use crate::reconcile::{Observed, Plan, Size, Step, TrieKey};
 
 /// Pinned maps, open for reading and writing.
 pub struct KernelPlane {
@@ -43,7 +46,7 @@ impl KernelPlane {
     pub fn counters(&self) -> Result<Counters, Error> {
         let observed = self.snapshot(Depth::Shallow)?;
         let backends: Vec<u32> = observed.backends.keys().copied().collect();
-        let services: Vec<u32> = observed.services.values().map(|service| service.id).collect();
+        let services: Vec<u32> = observed.entries().into_keys().collect();
         Counters::read(&self.maps, &backends, &services)
     }
 
@@ -59,7 +62,6 @@ impl KernelPlane {
 
     fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {
         let maps = &self.maps;
-        let services: BTreeMap<_, _> = pairs(maps.services.iter(), SERVICES)?;
         let backends: BTreeMap<u32, BackendEntry> = (1..=maps.size.backends)
             .map(|id| (id, maps.backend(id)))
             .filter(|(_, entry)| BackendState::from_raw(entry.state) != BackendState::Absent)
@@ -84,13 +86,25 @@ impl KernelPlane {
             control: maps.control.get(&0, 0).map_err(Error::map(CONTROL))?,
             vips: pairs(maps.vips.iter(), VIPS)?,
             rings: BTreeMap::new(),
-            services,
+            exact: pairs(maps.services.iter(), SERVICES)?,
+            ranges: trie(&maps.ranges, RANGES)?,
+            prefixes: trie(&maps.prefixes, PREFIXES)?,
+            rates: BTreeMap::new(),
+            quic: maps
+                .quic
+                .iter()
+                .map(|found| found.map(|(key, id)| (key.0, id)))
+                .collect::<Result<_, _>>()
+                .map_err(Error::map(QUIC_IDS))?,
             backends,
             ports,
             attached,
             flows: Vec::new(),
             now_ns: monotonic_ns(),
         };
+        for (id, _) in observed.entries().iter().filter(|(_, entry)| entry.flags & ServiceEntry::RATES != 0) {
+            observed.rates.insert(*id, maps.rates.get(id, 0).map_err(Error::map(RATES))?.0);
+        }
         if let Depth::Full = depth {
             self.deepen(&mut observed);
         }
@@ -99,10 +113,10 @@ impl KernelPlane {
 
     /// Adds slots.
     fn deepen(&self, observed: &mut Observed) {
-        for (key, service) in &observed.services {
+        for (id, service) in observed.entries() {
             let slots = service.ring_start..service.ring_start + service.ring_size;
             let slots = slots.map(|index| Slot(self.maps.rings.load(index as usize))).collect();
-            observed.rings.insert(*key, slots);
+            observed.rings.insert(id, slots);
         }
     }
 
@@ -126,12 +140,29 @@ impl KernelPlane {
         self.maps.backend_counters.set(id.get(), zero, 0).map_err(Error::map(BACKEND_COUNTERS))
     }
 
-    fn put_service(&mut self, key: &ServiceKey, entry: &ServiceEntry) -> Result<(), Error> {
+    fn clear_drops(&mut self, service: u32) -> Result<(), Error> {
         for reason in Reason::ALL {
-            let index = entry.id * REASON_SLOTS + *reason as u32;
+            let index = service * REASON_SLOTS + *reason as u32;
             self.maps.service_drops.set(index, zeros::<u64>()?, 0).map_err(Error::map(SERVICE_DROPS))?;
         }
-        self.maps.services.insert(key, entry, 0).map_err(Error::map(SERVICES))
+        Ok(())
+    }
+
+    fn put_acl(&mut self, entries: &[(TrieKey<AclKey>, AclVerdict)]) -> Result<(), Error> {
+        let put = |(key, verdict): &(TrieKey<AclKey>, AclVerdict)| {
+            self.maps.acl.insert(&trie_key(key), verdict.to_raw(), 0).map_err(Error::map(ACL))
+        };
+        entries.iter().try_for_each(put)
+    }
+
+    /// Removes all lists but these. The keys are read first: a walk does not survive that its place is removed.
+    fn keep_acl(&mut self, lists: &BTreeSet<u32>) -> Result<(), Error> {
+        let keys: Vec<Key<Plain<AclKey>>> =
+            self.maps.acl.keys().collect::<Result<_, _>>().map_err(Error::map(ACL))?;
+        for key in keys.iter().filter(|key| !lists.contains(&u32::from_be_bytes(key.data().0.list))) {
+            self.maps.acl.remove(key).map_err(Error::map(ACL))?;
+        }
+        Ok(())
     }
 
     fn put_port(&mut self, number: u16, entry: &PortEntry) -> Result<(), Error> {
@@ -144,6 +175,7 @@ impl KernelPlane {
     }
 
     fn delete_port(&mut self, number: u16) -> Result<(), Error> {
+        stages::clear(&self.pins, number)?;
         self.maps.ports.set(number.into(), PortEntry::default(), 0).map_err(Error::map(PORTS))
     }
 }
@@ -170,6 +202,24 @@ fn pairs<K: Ord, V>(
     name: &'static str,
 ) -> Result<BTreeMap<K, V>, Error> {
     iter.collect::<Result<_, _>>().map_err(Error::map(name))
+}
+
+fn trie_key<K: FromBytes + IntoBytes + Copy + 'static>(key: &TrieKey<K>) -> Key<Plain<K>> {
+    Key::new(key.bits, Plain(key.data))
+}
+
+fn trie<K, V>(
+    map: &LpmTrie<MapData, Plain<K>, Plain<V>>,
+    name: &'static str,
+) -> Result<BTreeMap<TrieKey<K>, V>, Error>
+where
+    K: FromBytes + IntoBytes + Copy + Ord + 'static,
+    V: FromBytes + IntoBytes + Copy + 'static,
+{
+    let entry = |found: Result<(Key<Plain<K>>, Plain<V>), MapError>| {
+        found.map(|(key, value)| (TrieKey { data: key.data().0, bits: key.prefix_len() }, value.0))
+    };
+    map.iter().map(entry).collect::<Result<_, _>>().map_err(Error::map(name))
 }
 
 fn zeros<T: aya::Pod + Default>() -> Result<PerCpuValues<T>, Error> {
@@ -212,7 +262,31 @@ impl DataPlane for KernelPlane {
                 }
             }
             Step::PutControl(control) => self.maps.control.set(0, control, 0).map_err(Error::map(CONTROL))?,
-            Step::PutService(key, entry) => self.put_service(key, entry)?,
+            Step::TakeServiceId(id) => self.clear_drops(*id)?,
+            Step::PutRates(id, entry) => {
+                self.maps.rates.set(*id, Plain(*entry), 0).map_err(Error::map(RATES))?
+            }
+            Step::PutAcl { entries, .. } => self.put_acl(entries)?,
+            Step::KeepAcl(lists) => self.keep_acl(lists)?,
+            Step::PutQuic(key, id) => {
+                self.maps.quic.insert(Plain(*key), id.get(), 0).map_err(Error::map(QUIC_IDS))?;
+            }
+            Step::DeleteQuic(key) => self.maps.quic.remove(&Plain(*key)).map_err(Error::map(QUIC_IDS))?,
+            Step::PutRange(key, entry) => {
+                self.maps.ranges.insert(&trie_key(key), Plain(*entry), 0).map_err(Error::map(RANGES))?;
+            }
+            Step::DeleteRange(key) => {
+                self.maps.ranges.remove(&trie_key(key)).map_err(Error::map(RANGES))?;
+            }
+            Step::PutPrefix(key, entry) => {
+                self.maps.prefixes.insert(&trie_key(key), Plain(*entry), 0).map_err(Error::map(PREFIXES))?;
+            }
+            Step::DeletePrefix(key) => {
+                self.maps.prefixes.remove(&trie_key(key)).map_err(Error::map(PREFIXES))?;
+            }
+            Step::PutService(key, entry) => {
+                self.maps.services.insert(key, entry, 0).map_err(Error::map(SERVICES))?;
+            }
             Step::DeleteService(key) => self.maps.services.remove(key).map_err(Error::map(SERVICES))?,
             Step::PutVip(key, entry) => self.maps.vips.insert(key, entry, 0).map_err(Error::map(VIPS))?,
             Step::DeleteVip(key) => self.maps.vips.remove(key).map_err(Error::map(VIPS))?,

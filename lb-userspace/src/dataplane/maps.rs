@@ -1,9 +1,12 @@
 //! The pinned maps, checked before they are trusted.
 
-use aya::maps::{Array, HashMap, MapData, MapType, PerCpuArray, xdp::DevMap};
+use aya::maps::{
+    Array, HashMap, MapData, MapType, PerCpuArray, ProgramArray, lpm_trie::LpmTrie, xdp::DevMap,
+};
 use lb_common::abi::{names::*, *};
 
 use super::mmap::Words;
+use super::plain::Plain;
 use super::{Error, Pins};
 use crate::reconcile::Size;
 
@@ -20,11 +23,19 @@ pub(super) struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub(super) service_drops: PerCpuArray<MapData, u64>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
+    pub(super) prefixes: LpmTrie<MapData, Plain<PrefixKey>, Plain<PrefixEntry>>,
+    pub(super) ranges: LpmTrie<MapData, Plain<RangeKey>, Plain<ServiceEntry>>,
+    pub(super) acl: LpmTrie<MapData, Plain<AclKey>, u32>,
+    pub(super) rates: Array<MapData, Plain<RateEntry>>,
+    pub(super) quic: HashMap<MapData, Plain<QuicKey>, u32>,
     pub(super) size: Size,
 }
 
 /// Words of a backend's entry.
 pub(super) const BACKEND_WORDS: usize = size_of::<BackendEntry>() / 8;
+
+/// Bytes in front of a trie key's data, which say how many of its bits count.
+const TRIE_BITS: usize = size_of::<u32>();
 
 /// Type, key size and value size of a map; its capacity comes from whoever created it.
 struct Shape(MapType, usize, usize);
@@ -41,6 +52,17 @@ fn shape(name: &str) -> Shape {
         FLOWS => Shape(MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>()),
         BACKEND_COUNTERS => Shape(MapType::PerCpuArray, index, size_of::<BackendCounters>()),
         PROBES => Shape(MapType::Array, index, size_of::<ProbeEntry>()),
+        PREFIXES => Shape(MapType::LpmTrie, TRIE_BITS + size_of::<PrefixKey>(), size_of::<PrefixEntry>()),
+        RANGES => Shape(MapType::LpmTrie, TRIE_BITS + size_of::<RangeKey>(), size_of::<ServiceEntry>()),
+        ACL => Shape(MapType::LpmTrie, TRIE_BITS + size_of::<AclKey>(), index),
+        RATES => Shape(MapType::Array, index, size_of::<RateEntry>()),
+        SERVICE_BUCKETS => Shape(MapType::Array, index, size_of::<u64>()),
+        SOURCE_BUCKETS => Shape(MapType::LruHash, size_of::<BucketKey>(), size_of::<u64>()),
+        FRAGMENTS => Shape(MapType::LruHash, size_of::<FragmentKey>(), size_of::<FragmentEntry>()),
+        QUIC_IDS => Shape(MapType::Hash, size_of::<QuicKey>(), index),
+        STAGES => Shape(MapType::ProgramArray, index, index),
+        SAMPLER => Shape(MapType::Array, index, size_of::<SampleFilter>()),
+        SAMPLES => Shape(MapType::RingBuf, 0, 0),
         SERVICE_DROPS | REASONS => Shape(MapType::PerCpuArray, index, size_of::<u64>()),
         _ => Shape(MapType::Array, index, size_of::<Control>()),
     }
@@ -93,9 +115,10 @@ impl Maps {
         }
         let mut take = |name: &'static str| all.remove(name).ok_or(Error::Missing(name));
         let (services, vips, rings, backends) = (take(SERVICES)?, take(VIPS)?, take(RINGS)?, take(BACKENDS)?);
-        let (ports, flows) = (take(PORTS)?, take(FLOWS)?);
+        let (ports, flows, rates) = (take(PORTS)?, take(FLOWS)?, take(RATES)?);
         let size = Size {
-            services: entries(&services, SERVICES)?,
+            services: entries(&rates, RATES)?,
+            keys: entries(&services, SERVICES)?,
             vips: entries(&vips, VIPS)?,
             ring_slots: entries(&rings, RINGS)?,
             backends: entries(&backends, BACKENDS)?.saturating_sub(1),
@@ -123,6 +146,11 @@ impl Maps {
             service_drops: PerCpuArray::try_from(Map::PerCpuArray(take(SERVICE_DROPS)?))
                 .map_err(Error::map(SERVICE_DROPS))?,
             reasons: PerCpuArray::try_from(Map::PerCpuArray(take(REASONS)?)).map_err(Error::map(REASONS))?,
+            prefixes: LpmTrie::try_from(Map::LpmTrie(take(PREFIXES)?)).map_err(Error::map(PREFIXES))?,
+            ranges: LpmTrie::try_from(Map::LpmTrie(take(RANGES)?)).map_err(Error::map(RANGES))?,
+            acl: LpmTrie::try_from(Map::LpmTrie(take(ACL)?)).map_err(Error::map(ACL))?,
+            rates: Array::try_from(Map::Array(rates)).map_err(Error::map(RATES))?,
+            quic: HashMap::try_from(Map::HashMap(take(QUIC_IDS)?)).map_err(Error::map(QUIC_IDS))?,
             size,
         })
     }
@@ -132,4 +160,10 @@ impl Maps {
         let start = id as usize * BACKEND_WORDS;
         BackendEntry::from_words(std::array::from_fn(|word| self.backends.load(start + word)))
     }
+}
+
+/// The pinned table of programs that the attached ones go on with.
+pub(super) fn stages(pins: &Pins) -> Result<ProgramArray<MapData>, Error> {
+    let map = aya::maps::Map::ProgramArray(open(pins, STAGES)?);
+    ProgramArray::try_from(map).map_err(Error::map(STAGES))
 }

@@ -1,16 +1,21 @@
-//! A data plane in ordinary memory, for tests of whatever plans steps.
+//! A data plane in ordinary memory, for tests of whatever plans steps and for packets that are only simulated.
 
-use lb_common::abi::{BackendState, FlowEntry, FlowKey, Slot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lb_common::abi::{BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, ServiceEntry, Slot};
+use lb_common::datapath::host::HostTables;
 
 use super::{DataPlane, Error};
-use crate::reconcile::{Observed, Size, Step};
+use crate::reconcile::{AclEntries, Observed, Size, Step};
 
 /// Holds what the steps so far have made.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryPlane {
-    /// The state now. Rings are kept by service; `pool` has them all.
+    /// The state now, but for the rings, which `pool` has.
     state: Observed,
     pool: Vec<Slot>,
+    acl: BTreeMap<u32, AclEntries>,
 }
 
 impl MemoryPlane {
@@ -19,12 +24,48 @@ impl MemoryPlane {
         Self {
             state: Observed { size, ..Observed::default() },
             pool: vec![Slot::default(); size.ring_slots as usize],
+            acl: BTreeMap::new(),
         }
     }
 
     /// Records a flow, as the program would.
     pub fn record_flow(&mut self, key: FlowKey, entry: FlowEntry) {
         self.state.flows.push((key, entry));
+    }
+
+    /// The source lists, by number.
+    pub fn lists(&self) -> &BTreeMap<u32, AclEntries> {
+        &self.acl
+    }
+
+    /// What the engine finds here; arrays have all their elements, as the kernel's have.
+    pub fn tables(&self) -> HostTables {
+        let Observed { size, .. } = self.state;
+        let backend = |id| (id, self.state.backends.get(&id).copied().unwrap_or_default());
+        let port = |number| (number, self.state.ports.get(&number).copied().unwrap_or_default());
+        let lists = self.acl.values().flat_map(|entries| entries.iter());
+        HostTables {
+            control: self.state.control,
+            services: self.state.exact.clone(),
+            ranges: self.state.ranges.iter().map(|(key, entry)| (key.data, key.bits, *entry)).collect(),
+            prefixes: self
+                .state
+                .prefixes
+                .iter()
+                .map(|(key, entry)| {
+                    (key.data.address, key.bits.saturating_sub(PrefixKey::ADDRESS_AT), *entry)
+                })
+                .collect(),
+            acl: lists.map(|(key, verdict)| (key.data, key.bits, *verdict)).collect(),
+            rates: self.state.rates.clone(),
+            quic: self.state.quic.clone(),
+            vips: self.state.vips.clone(),
+            rings: self.pool.clone(),
+            backends: (0..=size.backends).map(backend).collect(),
+            ports: (0..=size.ports as u16).map(port).collect(),
+            probes: (0..PROBE_SLOTS).map(|slot| (slot, Default::default())).collect(),
+            ..HostTables::default()
+        }
     }
 
     /// Sets the clock.
@@ -36,10 +77,13 @@ impl MemoryPlane {
 impl DataPlane for MemoryPlane {
     fn observe(&self) -> Result<Observed, Error> {
         let mut state = self.state.clone();
-        for (key, service) in &state.services {
+        let entries = state.entries();
+        for (id, service) in &entries {
             let range = service.ring_start as usize..(service.ring_start + service.ring_size) as usize;
-            state.rings.insert(*key, self.pool.get(range).unwrap_or_default().to_vec());
+            state.rings.insert(*id, self.pool.get(range).unwrap_or_default().to_vec());
         }
+        let limited = |id: &u32| entries.get(id).is_some_and(|entry| entry.flags & ServiceEntry::RATES != 0);
+        state.rates.retain(|id, _| limited(id));
         Ok(state)
     }
 
@@ -65,8 +109,18 @@ impl DataPlane for MemoryPlane {
                 }
             }
             Step::PutControl(control) => state.control = *control,
-            Step::PutService(key, entry) => drop(state.services.insert(*key, *entry)),
-            Step::DeleteService(key) => drop(state.services.remove(key)),
+            Step::TakeServiceId(_) => {}
+            Step::PutRates(id, entry) => drop(state.rates.insert(*id, *entry)),
+            Step::PutAcl { list, entries } => drop(self.acl.insert(*list, Arc::clone(entries))),
+            Step::KeepAcl(lists) => self.acl.retain(|list, _| lists.contains(list)),
+            Step::PutQuic(key, id) => drop(state.quic.insert(*key, id.get())),
+            Step::DeleteQuic(key) => drop(state.quic.remove(key)),
+            Step::PutService(key, entry) => drop(state.exact.insert(*key, *entry)),
+            Step::DeleteService(key) => drop(state.exact.remove(key)),
+            Step::PutRange(key, entry) => drop(state.ranges.insert(*key, *entry)),
+            Step::DeleteRange(key) => drop(state.ranges.remove(key)),
+            Step::PutPrefix(key, entry) => drop(state.prefixes.insert(*key, *entry)),
+            Step::DeletePrefix(key) => drop(state.prefixes.remove(key)),
             Step::PutVip(key, entry) => drop(state.vips.insert(*key, *entry)),
             Step::DeleteVip(key) => drop(state.vips.remove(key)),
             Step::DeleteFlow(key, _) => state.flows.retain(|(flow, _)| flow != key),

@@ -16,9 +16,11 @@ mod maps;
 mod memory;
 mod mmap;
 mod object;
+mod plain;
 mod probes;
 mod refusal;
 mod samples;
+mod stages;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
 pub use bench::{Floor, Outcome, RESTORABLE, Repeated, Stopwatch, Vary};

@@ -7,7 +7,7 @@ use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use lb_common::abi::names::*;
 
-use super::{Error, Pins};
+use super::{Error, Pins, capacity, stages};
 use crate::reconcile::Size;
 
 static BALANCER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));
@@ -28,10 +28,10 @@ pub(super) fn balancer(pins: &Pins, size: &Size, port: u16) -> Result<Ebpf, Erro
     loader.load(BALANCER).map_err(Error::load)
 }
 
-fn max_entries(size: &Size) -> [(&'static str, u32); 9] {
+fn max_entries(size: &Size) -> [(&'static str, u32); 19] {
     use lb_common::abi::REASON_SLOTS;
     [
-        (SERVICES, size.services),
+        (SERVICES, size.keys),
         (VIPS, size.vips),
         (RINGS, size.ring_slots),
         (BACKENDS, size.backends + 1),
@@ -40,6 +40,16 @@ fn max_entries(size: &Size) -> [(&'static str, u32); 9] {
         (FLOWS, size.flows),
         (BACKEND_COUNTERS, size.backends + 1),
         (SERVICE_DROPS, size.services * REASON_SLOTS),
+        (PREFIXES, Size::PREFIXES),
+        (RANGES, Size::RANGES),
+        (ACL, Size::ACL),
+        (RATES, size.services),
+        (SERVICE_BUCKETS, size.services * 2),
+        (SOURCE_BUCKETS, capacity::SOURCE_BUCKETS),
+        (FRAGMENTS, capacity::FRAGMENTS),
+        (QUIC_IDS, Size::QUIC_IDS),
+        (STAGES, 2 * (size.ports + 1)),
+        (SAMPLES, capacity::SAMPLES),
     ]
 }
 
@@ -64,8 +74,14 @@ pub struct ProgramUse {
 }
 
 /// The programs and the ELF objects they are in, for looking at what the compiler made of them.
-pub fn objects() -> [(&'static str, &'static [u8]); 3] {
-    [(BALANCER_PROGRAM, BALANCER), (PROBE_PROGRAM, BALANCER), (DECAP_PROGRAM, DECAP)]
+pub fn objects() -> [(&'static str, &'static [u8]); 5] {
+    [
+        (BALANCER_PROGRAM, BALANCER),
+        (SLOW_PROGRAM, BALANCER),
+        (SAMPLED_PROGRAM, BALANCER),
+        (PROBE_PROGRAM, BALANCER),
+        (DECAP_PROGRAM, DECAP),
+    ]
 }
 
 /// Loads every program without attaching any, on maps of minimal size that vanish again.
@@ -95,18 +111,17 @@ pub struct TestProgram {
 impl TestProgram {
     /// The balancer as it would run on the interface with number `port` of a pinned data plane.
     pub fn balancer(pins: &Pins, size: &Size, port: u16) -> Result<Self, Error> {
-        Self::pinned(pins, size, port, BALANCER_PROGRAM)
+        let mut object = balancer(pins, size, port)?;
+        stages::set(pins, &mut object, port)?;
+        program(&mut object, BALANCER_PROGRAM)?;
+        Ok(Self { object, name: BALANCER_PROGRAM })
     }
 
     /// The probes' program as it would run on the gate, the interface with number `port` of a pinned data plane.
     pub fn probe(pins: &Pins, size: &Size, port: u16) -> Result<Self, Error> {
-        Self::pinned(pins, size, port, PROBE_PROGRAM)
-    }
-
-    fn pinned(pins: &Pins, size: &Size, port: u16, name: &'static str) -> Result<Self, Error> {
         let mut object = balancer(pins, size, port)?;
-        program(&mut object, name)?;
-        Ok(Self { object, name })
+        program(&mut object, PROBE_PROGRAM)?;
+        Ok(Self { object, name: PROBE_PROGRAM })
     }
 
     pub(super) fn new(object: Ebpf, name: &'static str) -> Self {

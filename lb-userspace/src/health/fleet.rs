@@ -2,7 +2,7 @@
 //! changed. Pure: probes are made elsewhere, and time is handed in.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::tell::Transition;
 use crate::model::{Backend, FailurePolicy, HealthPolicy, Model, Service, ServiceId};
 
 /// Names a backend of a service.
-pub type Place = (ServiceId, Ipv4Addr);
+pub type Place = (ServiceId, IpAddr);
 
 /// What every backend gets.
 pub type Uses = BTreeMap<Place, Use>;
@@ -28,7 +28,7 @@ pub struct Fleet {
     jobs: BTreeMap<TaskId, Job>,
     ids: HashMap<(Question, Asked), TaskId>,
     next: u32,
-    overrides: BTreeMap<(String, Ipv4Addr), Override>,
+    overrides: BTreeMap<(String, IpAddr), Override>,
 }
 
 /// A service.
@@ -38,9 +38,9 @@ pub(super) struct Watched {
     pub(super) pool: String,
     failure: FailurePolicy,
     window: Duration,
-    pub(super) floor: Floor<Ipv4Addr>,
+    pub(super) floor: Floor<IpAddr>,
     pub(super) alarm: Option<Alarm>,
-    pub(super) members: BTreeMap<Ipv4Addr, Watch>,
+    pub(super) members: BTreeMap<IpAddr, Watch>,
 }
 
 /// A backend of a service.
@@ -218,7 +218,7 @@ impl Fleet {
     }
 
     /// Whether any service has a backend with this address.
-    pub fn has(&self, address: Ipv4Addr) -> bool {
+    pub fn has(&self, address: IpAddr) -> bool {
         self.services.values().any(|service| service.members.contains_key(&address))
     }
 
@@ -242,7 +242,7 @@ impl Fleet {
     }
 
     /// Tasks that ask this backend, whichever way.
-    pub fn tasks_of(&self, address: Ipv4Addr) -> Vec<TaskId> {
+    pub fn tasks_of(&self, address: IpAddr) -> Vec<TaskId> {
         let asks = |job: &&Job| job.members.iter().any(|((_, backend), _)| *backend == address);
         let check = |job: &Job| matches!(job.question, Question::Check(_));
         let ours = self.jobs.iter().filter(|(_, job)| check(job) && asks(job));
@@ -281,7 +281,7 @@ impl Fleet {
     }
 
     /// Replaces the operator's words, by pool and backend.
-    pub fn set_overrides(&mut self, overrides: BTreeMap<(String, Ipv4Addr), Override>, now: Instant) {
+    pub fn set_overrides(&mut self, overrides: BTreeMap<(String, IpAddr), Override>, now: Instant) {
         self.overrides = overrides;
         for service in self.services.values_mut() {
             for (address, watch) in &mut service.members {
@@ -305,7 +305,7 @@ impl Fleet {
                 watch.member.tick(now);
                 watch.proven |= watch.member.state().is_up();
             }
-            let inputs: Vec<Input<Ipv4Addr>> = service.members.iter().map(input).collect();
+            let inputs: Vec<Input<IpAddr>> = service.members.iter().map(input).collect();
             let decision = decide(&service.failure, &mut service.floor, service.window, now, &inputs);
             if decision.alarm != service.alarm {
                 service.alarm = decision.alarm;
@@ -333,7 +333,7 @@ fn why(jobs: &BTreeMap<TaskId, Job>, watch: &Watch) -> Option<String> {
     watch.checks.iter().chain(&watch.agent).find_map(|id| jobs.get(id)?.why.clone())
 }
 
-fn input((address, watch): (&Ipv4Addr, &Watch)) -> Input<Ipv4Addr> {
+fn input((address, watch): (&IpAddr, &Watch)) -> Input<IpAddr> {
     Input {
         key: *address,
         state: watch.member.state(),

@@ -1,6 +1,6 @@
 //! What a check or an agent of the config asks, and of whom. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::check::Standing;
@@ -33,7 +33,7 @@ pub enum Asked {
     /// An address of its own.
     Direct(IpAddr, u16),
     /// A backend through its service, at this port.
-    Through(ServiceId, Ipv4Addr, u16),
+    Through(ServiceId, IpAddr, u16),
 }
 
 /// Within this time all checks notice one event, however far apart they are.
@@ -51,7 +51,7 @@ pub(super) fn asked(service: ServiceId, backend: &Backend, check: &Check) -> Ask
         Via::Direct => {
             // ICMP has no ports: one ping speaks for all services.
             let port = if check.kind == CheckKind::Icmp { 0 } else { port };
-            Asked::Direct(check.address.unwrap_or(backend.address.into()), port)
+            Asked::Direct(check.address.unwrap_or(backend.address), port)
         }
     }
 }

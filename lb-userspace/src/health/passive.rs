@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const TUNNELS: [u8; 3] = [4, 17, 47];
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Complaint {
     /// Where the packet was going.
-    pub backend: Ipv4Addr,
+    pub backend: IpAddr,
     /// The code of "destination unreachable".
     pub code: u8,
 }
@@ -59,14 +59,14 @@ impl Complaints {
 /// Which complaints are looked at: anybody can forge them, and each costs an extra probe.
 #[derive(Clone, Debug, Default)]
 pub struct Heed {
-    last: BTreeMap<Ipv4Addr, Instant>,
+    last: BTreeMap<IpAddr, Instant>,
     since: Option<Instant>,
     taken: u32,
 }
 
 impl Heed {
     /// Whether to look at a complaint about a backend that `known` knows: one a second for each, and a hundred for all.
-    pub fn takes(&mut self, complaint: &Complaint, known: impl Fn(Ipv4Addr) -> bool, now: Instant) -> bool {
+    pub fn takes(&mut self, complaint: &Complaint, known: impl Fn(IpAddr) -> bool, now: Instant) -> bool {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= REST) {
             self.since = Some(now);
             self.taken = 0;
@@ -91,7 +91,7 @@ fn parse(packet: &[u8]) -> Option<Complaint> {
         return None;
     }
     let (protocol, backend, _) = ipv4(inner)?;
-    TUNNELS.contains(&protocol).then_some(Complaint { backend, code: *code })
+    TUNNELS.contains(&protocol).then_some(Complaint { backend: backend.into(), code: *code })
 }
 
 /// Protocol, destination and payload of an IPv4 packet.
@@ -121,15 +121,15 @@ mod tests {
     #[test]
     fn the_backend_is_where_the_tunnel_packet_was_going() {
         let inner = packet(4, [192, 0, 2, 9], &[]);
-        let complaint = Complaint { backend: Ipv4Addr::new(192, 0, 2, 9), code: 2 };
+        let complaint = Complaint { backend: Ipv4Addr::new(192, 0, 2, 9).into(), code: 2 };
         assert_eq!(parse(&error(3, 2, &inner)), Some(complaint));
     }
 
     #[test]
     fn a_flood_is_heeded_a_little() {
         let (mut heed, start) = (Heed::default(), Instant::now());
-        let about = |n: u32| Complaint { backend: Ipv4Addr::from(0xc000_0200 + n), code: 2 };
-        let mut takes = |n, at| heed.takes(&about(n), |address| u32::from(address) < 0xc000_0400, at);
+        let about = |n: u32| Complaint { backend: Ipv4Addr::from(0xc000_0200 + n).into(), code: 2 };
+        let mut takes = |n, at| heed.takes(&about(n), |address| address < IpAddr::from([192, 0, 4, 0]), at);
         assert!(takes(1, start));
         assert!(!takes(1, start + REST / 2), "the same backend, too soon");
         assert!(takes(1, start + REST));

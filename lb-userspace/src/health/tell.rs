@@ -2,7 +2,7 @@
 //! neither who listens nor why anything changed.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::member::State;
@@ -21,7 +21,7 @@ pub struct Transition {
     /// What traffic it takes.
     pub id: ServiceId,
     /// The backend's address.
-    pub backend: Ipv4Addr,
+    pub backend: IpAddr,
     /// Its name, if it has one.
     pub name: Option<String>,
     /// The state it leaves.

@@ -1,7 +1,7 @@
 //! What is known of every backend, for people and programs that ask.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct ServiceHealth {
     /// What people should know.
     pub alarm: Option<String>,
     /// Its backends, by address.
-    pub backends: BTreeMap<Ipv4Addr, BackendHealth>,
+    pub backends: BTreeMap<IpAddr, BackendHealth>,
 }
 
 /// A backend of a service.

@@ -4,25 +4,36 @@
 //! Laws: executing a plan makes the desired state; planning again gives nothing; after every single step
 //! each service's ring names only backends that exist.
 
+mod address;
+mod backend;
 mod desired;
+mod keys;
+mod layout;
+mod lists;
+mod needs;
 mod observed;
 mod pool;
 mod ports;
+mod record;
 mod rings;
 mod services;
 mod step;
 mod sweep;
 
-pub use desired::{Desired, DesiredBackend, DesiredPort, DesiredService, Tunnel};
+pub use address::{TrieKey, narrow, wide};
+pub use desired::{Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel};
+pub use keys::key_count;
+pub use lists::AclEntries;
 pub use observed::{Observed, Size};
 pub use rings::Memo;
 pub use step::{Plan, Step};
 pub use sweep::{Changes, sweep};
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::model::ServiceId;
-use lb_common::abi::{ABI_VERSION, Control, VipEntry, VipKey};
+use keys::Keys;
+use lb_common::abi::{ABI_VERSION, Control, VipEntry};
 
 /// Why a desired state cannot be had. Nothing has been changed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -40,6 +51,16 @@ pub enum PlanError {
         capacity: u64,
         /// The config's key.
         limit: &'static str,
+    },
+    /// There is no room for so many, and no limit to raise.
+    #[error("{what}: {needed} needed, and there is room for {capacity}")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many the config needs.
+        needed: u64,
+        /// How many there is room for.
+        capacity: u64,
     },
     /// No gap in the ring pool is large enough.
     #[error(
@@ -75,7 +96,7 @@ pub enum PlanError {
         /// The service.
         service: ServiceId,
         /// The backend.
-        backend: Ipv4Addr,
+        backend: IpAddr,
         /// Its ring's size in slots.
         size: u32,
     },
@@ -92,16 +113,9 @@ pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<P
     let mut errors = Vec::new();
     let ports = ports::assign(observed, desired).map_err(|error| errors.push(error)).unwrap_or_default();
     let services = services::assign(observed, desired, &ports, memo, &mut errors);
-    let control = control(observed, desired, &mut errors);
-    let vips = vips(desired);
-    if vips.len() as u64 > u64::from(observed.size.vips) {
-        errors.push(PlanError::Full {
-            what: "service addresses",
-            needed: vips.len() as u64,
-            capacity: observed.size.vips.into(),
-            limit: "services",
-        });
-    }
+    let keys = Keys::new(observed, desired, &services.entries, &mut errors);
+    let control = control(observed, desired, &keys, &mut errors);
+    services.check_room(&mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -115,35 +129,37 @@ pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<P
         services.rings.iter().map(|(start, words)| Step::WriteSlots { start: *start, words: words.clone() }),
     );
     steps.extend(last.iter().map(|put| put.step()));
-    if control != observed.control {
-        steps.push(Step::PutControl(control));
+    // What a service needs is there before anything names it, and goes when nothing does any more.
+    services.needs(observed, &mut steps);
+    // Flags say where to look: there is nothing yet, or nothing any more, while they say too much.
+    let between = Control { flags: control.flags | observed.control.flags, ..control };
+    if between != observed.control {
+        steps.push(Step::PutControl(between));
     }
-    steps.extend(services.entries.iter().map(|(key, entry)| Step::PutService(*key, *entry)));
-    // First those that go, which no wanted service has: the map may have no room for both.
-    steps
-        .extend(observed.vips.keys().filter(|key| !vips.contains_key(*key)).map(|key| Step::DeleteVip(*key)));
-    let changed = vips.iter().filter(|(key, entry)| observed.vips.get(*key) != Some(*entry));
-    steps.extend(changed.map(|(key, entry)| Step::PutVip(*key, *entry)));
-    steps.extend(services.gone.iter().map(|key| Step::DeleteService(*key)));
+    keys.steps(observed, &mut steps);
+    services.leftovers(observed, &mut steps);
     steps.extend(services.retired.iter().map(|id| Step::RetireBackend(*id)));
     steps.extend(ports.gone.iter().map(|number| Step::DeletePort(*number)));
+    if control != between {
+        steps.push(Step::PutControl(control));
+    }
     Ok(Plan { steps })
 }
 
-fn control(observed: &Observed, desired: &Desired, errors: &mut Vec<PlanError>) -> Control {
+fn control(observed: &Observed, desired: &Desired, keys: &Keys, errors: &mut Vec<PlanError>) -> Control {
     let hash_key = Control::key_from_bytes(desired.hash_key);
     if observed.control.abi_version != 0 && observed.control.hash_key != hash_key {
         errors.push(PlanError::HashKeyChanged);
     }
     let policy = desired.vips.values().any(|entry| entry.flags & VipEntry::DROP_OTHER_PORTS != 0);
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     Control {
         abi_version: ABI_VERSION,
-        flags: if policy { Control::VIP_POLICY } else { 0 },
+        flags: flag(policy, Control::VIP_POLICY)
+            | flag(keys.has_ranges(), Control::RANGES)
+            | flag(keys.has_prefixes(), Control::PREFIXES)
+            | observed.control.flags & Control::CAPTURE,
         hash_key,
         generation: desired.generation,
     }
-}
-
-fn vips(desired: &Desired) -> std::collections::BTreeMap<VipKey, VipEntry> {
-    desired.vips.iter().map(|(address, entry)| (VipKey::v4(address.octets()), *entry)).collect()
 }

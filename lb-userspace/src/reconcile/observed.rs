@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
-    BackendEntry, BackendState, Control, FlowEntry, FlowKey, PortEntry, ServiceEntry, ServiceKey, Slot,
-    SlotState, VipEntry, VipKey,
+    BackendEntry, BackendState, Control, FlowEntry, FlowKey, PortEntry, PrefixEntry, PrefixKey, Protocol,
+    QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, SlotState, VipEntry, VipKey,
 };
+
+use super::{TrieKey, narrow, record};
+use crate::model::ServiceId;
 
 /// A snapshot.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -14,12 +17,20 @@ pub struct Observed {
     pub size: Size,
     /// The control block; all zero before the first plan.
     pub control: Control,
-    /// Services.
-    pub services: BTreeMap<ServiceKey, ServiceEntry>,
+    /// Single ports of addresses, or of what stands for prefixes of them; several can belong to one service.
+    pub exact: BTreeMap<ServiceKey, ServiceEntry>,
+    /// Ranges of ports, and the records that say what a service with more than one key is about.
+    pub ranges: BTreeMap<TrieKey<RangeKey>, ServiceEntry>,
+    /// Prefixes of service addresses.
+    pub prefixes: BTreeMap<TrieKey<PrefixKey>, PrefixEntry>,
     /// Service addresses.
     pub vips: BTreeMap<VipKey, VipEntry>,
-    /// Each service's slots.
-    pub rings: BTreeMap<ServiceKey, Vec<Slot>>,
+    /// Slots by service id.
+    pub rings: BTreeMap<u32, Vec<Slot>>,
+    /// Limits by service id, of services that have any.
+    pub rates: BTreeMap<u32, RateEntry>,
+    /// Backends that QUIC connection IDs name.
+    pub quic: BTreeMap<QuicKey, u32>,
     /// Backends that are not absent, by id.
     pub backends: BTreeMap<u32, BackendEntry>,
     /// Ports in use, by number.
@@ -39,6 +50,25 @@ impl Observed {
         let unsettled = |slot: &Slot| slot.state() != SlotState::Settled;
         self.backends.values().any(down) || self.rings.values().flatten().any(unsettled)
     }
+
+    /// An entry of each service, by the service's id. Ring and id are the same in all of them.
+    pub fn entries(&self) -> BTreeMap<u32, ServiceEntry> {
+        self.ranges.values().chain(self.exact.values()).map(|entry| (entry.id, *entry)).collect()
+    }
+
+    /// The services and what they take: what their records say, or, of those without one, their only key.
+    pub fn services(&self) -> BTreeMap<ServiceId, ServiceEntry> {
+        let recorded = self.ranges.iter().filter_map(|(key, entry)| Some((record::service(key)?, *entry)));
+        let mut services: BTreeMap<ServiceId, ServiceEntry> = recorded.collect();
+        let known: BTreeSet<u32> = services.values().map(|entry| entry.id).collect();
+        let single = |(key, entry): (&ServiceKey, &ServiceEntry)| {
+            let protocol = Protocol::from_number(key.protocol)?;
+            let id = ServiceId::single(narrow(key.address), protocol, u16::from_be_bytes(key.port));
+            (!known.contains(&entry.id)).then_some((id, *entry))
+        };
+        services.extend(self.exact.iter().filter_map(single));
+        services
+    }
 }
 
 /// Capacities of the maps, in entries. The ids of backends and the numbers of ports start at 1, and those maps hold one
@@ -47,6 +77,8 @@ impl Observed {
 pub struct Size {
     /// Services.
     pub services: u32,
+    /// Single ports of addresses that services take.
+    pub keys: u32,
     /// Service addresses.
     pub vips: u32,
     /// Slots of the ring pool.
@@ -57,4 +89,16 @@ pub struct Size {
     pub ports: u32,
     /// Recorded flows.
     pub flows: u32,
+}
+
+/// Capacities that no config changes: these maps take memory for what is in them only, or little.
+impl Size {
+    /// Prefixes of service addresses: who has more would have them aggregated.
+    pub const PREFIXES: u32 = 1 << 10;
+    /// Blocks of port ranges; a range takes at most 30.
+    pub const RANGES: u32 = 64 << 10;
+    /// Prefixes in all source lists: ten lists of 100,000, or half as many while every one of them changes.
+    pub const ACL: u32 = 1 << 20;
+    /// Server ids in QUIC connection IDs.
+    pub const QUIC_IDS: u32 = 64 << 10;
 }

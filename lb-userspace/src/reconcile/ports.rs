@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use lb_common::abi::{NextHop, PortEntry};
 
-use super::{Desired, Observed, PlanError};
+use super::{Desired, DesiredHop, Observed, PlanError};
 
 /// Who has which number.
 #[derive(Default)]
 pub(super) struct Ports {
-    by_ifindex: BTreeMap<u32, u16>,
+    /// Number and MTU.
+    by_ifindex: BTreeMap<u32, (u16, u32)>,
     /// To be set, because new or changed.
     pub(super) new: Vec<(u16, PortEntry)>,
     /// Not needed any more.
@@ -18,9 +19,14 @@ pub(super) struct Ports {
 
 impl Ports {
     /// The word for a next hop; unknown where its interface has no port.
-    pub(super) fn next_hop(&self, hop: Option<(u32, [u8; 6])>) -> NextHop {
-        hop.and_then(|(ifindex, mac)| Some(NextHop::new(mac, *self.by_ifindex.get(&ifindex)?)))
-            .unwrap_or(NextHop::UNKNOWN)
+    pub(super) fn next_hop(&self, hop: Option<DesiredHop>) -> NextHop {
+        let number = |hop: DesiredHop| Some(NextHop::new(hop.mac, self.by_ifindex.get(&hop.ifindex)?.0));
+        hop.and_then(number).unwrap_or(NextHop::UNKNOWN)
+    }
+
+    /// The MTU of an interface.
+    pub(super) fn mtu(&self, ifindex: u32) -> Option<u32> {
+        self.by_ifindex.get(&ifindex).map(|(_, mtu)| *mtu)
     }
 }
 
@@ -43,10 +49,10 @@ pub(super) fn assign(observed: &Observed, desired: &Desired) -> Result<Ports, Pl
         if present.map(|(_, present)| present) != Some(&entry) {
             ports.new.push((number, entry));
         }
-        ports.by_ifindex.insert(port.ifindex, number);
+        ports.by_ifindex.insert(port.ifindex, (number, port.mtu));
     }
     let kept = |number: &u16| {
-        ports.by_ifindex.values().any(|kept| kept == number) || observed.attached.contains(number)
+        ports.by_ifindex.values().any(|(kept, _)| kept == number) || observed.attached.contains(number)
     };
     ports.gone = observed.ports.keys().filter(|number| !kept(number)).copied().collect();
     Ok(ports)

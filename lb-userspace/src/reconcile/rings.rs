@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lb_common::abi::{BackendId, Slot};
 
+use super::lists::Digests;
 use super::{DesiredService, PlanError};
 use crate::model::ServiceId;
 use crate::model::ring::{self, Member, Seed};
@@ -14,6 +15,7 @@ use crate::model::ring::{self, Member, Seed};
 #[derive(Clone, Debug, Default)]
 pub struct Memo {
     rings: BTreeMap<ServiceId, Built>,
+    pub(super) digests: Digests,
 }
 
 #[derive(Clone, Debug)]

@@ -2,25 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendEntry, BackendId, BackendState, Method, ServiceEntry, ServiceKey, mapped};
-use lb_common::wire::ipv4::{IPIP, OuterTemplate};
-
-use super::{
-    Desired, DesiredBackend, DesiredService, Memo, Observed, PlanError, Step, pool::Pool, ports::Ports, rings,
+use lb_common::abi::{
+    BackendEntry, BackendId, BackendState, QuicFormat, QuicKey, Rate as RateWords, RateEntry, ServiceEntry,
+    Slot,
 };
-use crate::model::{ServiceId, ring};
 
-/// TTL of outer headers.
-const OUTER_TTL: u8 = 64;
+use super::lists::Lists;
+use super::{
+    Desired, DesiredBackend, DesiredService, Memo, Observed, PlanError, Step, backend, pool::Pool,
+    ports::Ports, rings,
+};
+use crate::model::{Rate, RateLimits, ServerIdFormat, ServiceId, ring};
 
 /// What has to change.
 #[derive(Default)]
 pub(super) struct Services {
     pub(super) backends: Vec<PutBackend>,
     /// Start of a ring and its changed slots.
-    pub(super) rings: Vec<(u32, Vec<Option<lb_common::abi::Slot>>)>,
-    pub(super) entries: Vec<(ServiceKey, ServiceEntry)>,
-    pub(super) gone: Vec<ServiceKey>,
+    pub(super) rings: Vec<(u32, Vec<Option<Slot>>)>,
+    /// The entry of each wanted service, in their order.
+    pub(super) entries: Vec<ServiceEntry>,
+    /// Ids that had no service.
+    pub(super) fresh: Vec<u32>,
+    /// Limits of those services that have any.
+    pub(super) rates: BTreeMap<u32, RateEntry>,
+    /// Source lists.
+    pub(super) lists: Lists,
+    /// Backends that QUIC connection IDs name.
+    pub(super) quic: BTreeMap<QuicKey, u32>,
     pub(super) retired: Vec<BackendId>,
 }
 
@@ -40,10 +49,6 @@ impl PutBackend {
     }
 }
 
-pub(super) fn key(id: ServiceId) -> ServiceKey {
-    ServiceKey::v4(id.address.octets(), id.protocol, id.port)
-}
-
 /// Compares services one by one; obstacles are added to `errors`.
 pub(super) fn assign(
     observed: &Observed,
@@ -53,18 +58,19 @@ pub(super) fn assign(
     errors: &mut Vec<PlanError>,
 ) -> Services {
     let mut services = Services::default();
-    let wanted: BTreeSet<ServiceKey> = desired.services.iter().map(|service| key(service.id)).collect();
-    services.gone = observed.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
-    memo.retain(|service| wanted.contains(&key(service)));
+    let wanted: BTreeSet<ServiceId> = desired.services.iter().map(|service| service.id).collect();
+    memo.retain(|service| wanted.contains(&service));
     let mut room = Room::new(observed);
     let known = Known::new(observed);
     let mut kept = BTreeSet::new();
+    let given = Given { observed, desired, ports, known: &known, services: observed.services() };
     for service in &desired.services {
-        match one(&Given { observed, desired, ports, known: &known }, service, &mut room, memo) {
-            Ok(change) => change.add_to(&mut services, &mut kept),
+        match one(&given, service, &mut room, memo, &mut services.lists) {
+            Ok(change) => change.add_to(service, &mut services, &mut kept),
             Err(error) => errors.push(error),
         }
     }
+    services.lists.trim(&mut memo.digests);
     room.report(observed, errors);
     let alive = observed.backends.iter().filter(|(_, entry)| is_there(entry));
     services.retired =
@@ -83,7 +89,8 @@ struct Room {
 
 impl Room {
     fn new(observed: &Observed) -> Self {
-        let entries = observed.services.values();
+        let entries = observed.entries();
+        let entries = entries.values();
         // Ids of services are named by the entries of retired backends and by their flows as well.
         let used: BTreeSet<u32> =
             entries.clone().map(|e| e.id).chain(observed.backends.values().map(|b| b.service)).collect();
@@ -128,18 +135,29 @@ impl Room {
 }
 
 struct Change {
-    kept: Vec<u32>,
+    /// Backends in the order of the service's list.
+    ids: Vec<BackendId>,
     backends: Vec<PutBackend>,
-    ring: Option<(u32, Vec<Option<lb_common::abi::Slot>>)>,
-    entry: Option<(ServiceKey, ServiceEntry)>,
+    ring: Option<(u32, Vec<Option<Slot>>)>,
+    entry: ServiceEntry,
+    fresh: bool,
 }
 
 impl Change {
-    fn add_to(self, services: &mut Services, kept: &mut BTreeSet<u32>) {
-        kept.extend(self.kept);
+    fn add_to(self, service: &DesiredService, services: &mut Services, kept: &mut BTreeSet<u32>) {
+        let id = self.entry.id;
+        kept.extend(self.ids.iter().map(|id| id.get()));
         services.backends.extend(self.backends);
         services.rings.extend(self.ring);
-        services.entries.extend(self.entry);
+        services.entries.push(self.entry);
+        services.fresh.extend(self.fresh.then_some(id));
+        services.rates.extend(rates(&service.admission.limits).map(|rates| (id, rates)));
+        if service.quic.and_then(|quic| quic.server_id).is_some() {
+            let named = service.backends.iter().zip(&self.ids).filter_map(|(b, number)| {
+                Some((QuicKey { server: b.server_id?, service: id, reserved: 0 }, number.get()))
+            });
+            services.quic.extend(named);
+        }
     }
 }
 
@@ -149,6 +167,8 @@ struct Given<'a> {
     desired: &'a Desired,
     ports: &'a Ports,
     known: &'a Known<'a>,
+    /// The services that are there.
+    services: BTreeMap<ServiceId, ServiceEntry>,
 }
 
 /// The backends that are there, by service id and address.
@@ -182,91 +202,114 @@ fn one(
     service: &DesiredService,
     room: &mut Room,
     memo: &mut Memo,
+    lists: &mut Lists,
 ) -> Result<Change, PlanError> {
-    let Given { observed, desired, ports, known } = *given;
-    let key = key(service.id);
-    let present = observed.services.get(&key);
+    let Given { observed, desired, ports, known, services } = given;
+    let present = services.get(&service.id);
     let entry = match present {
         Some(entry) => *entry,
-        None => {
-            let size = service.ring_size.unwrap_or_else(|| ring::default_size(service.backends.len()));
-            let capacity = observed.size.ring_slots;
-            let full = PlanError::RingPoolFull { service: service.id, size, capacity };
-            let ring_start = room.pool.take(size).ok_or(full)?;
-            ServiceEntry { ring_start, ring_size: size, id: room.service_id(), ..ServiceEntry::default() }
-        }
+        None => new_entry(observed, service, room)?,
     };
     if let Some(wanted) = service.ring_size.filter(|wanted| *wanted != entry.ring_size) {
         return Err(PlanError::RingResized { service: service.id, current: entry.ring_size, wanted });
     }
-    let mut change = Change { kept: Vec::new(), backends: Vec::new(), ring: None, entry: None };
-    let (mut ids, mut draining) = (Vec::new(), Vec::new());
+    let entry = with_rules(entry, service, lists, memo);
+    let (mut ids, mut draining, mut backends) = (Vec::new(), Vec::new(), Vec::new());
     for backend in &service.backends {
-        let wanted = placed(known, backend, backend_entry(backend, entry.id, ports));
-        let same = known.like(&wanted).iter().find(|(_, present)| same_backend(present, &wanted));
+        let wanted = placed(known, backend, entry.id, service.id, ports);
+        let same = known.like(&wanted).iter().find(|(_, present)| backend::same(present, &wanted));
         let id = same.and_then(|(id, _)| BackendId::new(*id)).unwrap_or_else(|| room.backend_id());
         ids.push(id);
         if backend.state == BackendState::Draining {
             draining.push(id);
         }
-        change.kept.push(id.get());
         if same.is_none_or(|(_, present)| **present != wanted) {
-            change.backends.push(PutBackend { id, entry: wanted, fresh: same.is_none() });
+            backends.push(PutBackend { id, entry: wanted, fresh: same.is_none() });
         }
     }
     let slots = memo.owners(service, desired.hash_key, entry.ring_size)?;
     let owners = rings::Owners { slots: &slots, ids: &ids, draining: &draining };
-    let before = present.and_then(|_| observed.rings.get(&key)).map(Vec::as_slice);
-    change.ring = rings::changes(before, &owners, entry.ring_size).map(|words| (entry.ring_start, words));
-    change.entry = present.is_none().then_some((key, entry));
-    Ok(change)
+    let before = present.and_then(|_| observed.rings.get(&entry.id)).map(Vec::as_slice);
+    let ring = rings::changes(before, &owners, entry.ring_size).map(|words| (entry.ring_start, words));
+    Ok(Change { ids, backends, ring, entry, fresh: present.is_none() })
 }
 
-/// The wanted entry; while there is no way to a tunnelled backend, so that the node's own address on it is not known
-/// either, with the tunnel it has. Otherwise a flapping route would take a new id each time.
-fn placed(known: &Known<'_>, backend: &DesiredBackend, wanted: BackendEntry) -> BackendEntry {
-    if backend.next_hop.is_some() || backend.tunnel.is_none() {
+/// Room for a service that was not there.
+fn new_entry(
+    observed: &Observed,
+    service: &DesiredService,
+    room: &mut Room,
+) -> Result<ServiceEntry, PlanError> {
+    let size = service.ring_size.unwrap_or_else(|| ring::default_size(service.backends.len()));
+    let capacity = observed.size.ring_slots;
+    let full = PlanError::RingPoolFull { service: service.id, size, capacity };
+    let ring_start = room.pool.take(size).ok_or(full)?;
+    Ok(ServiceEntry { ring_start, ring_size: size, id: room.service_id(), ..ServiceEntry::default() })
+}
+
+/// The entry with what the service wants of packets.
+fn with_rules(
+    entry: ServiceEntry,
+    service: &DesiredService,
+    lists: &mut Lists,
+    memo: &mut Memo,
+) -> ServiceEntry {
+    let (acl, acl_flags) = lists.number(&service.admission, &mut memo.digests).unwrap_or_default();
+    let rate_flag = if rates(&service.admission.limits).is_some() { ServiceEntry::RATES } else { 0 };
+    let quic_flag = if service.quic.is_some() { ServiceEntry::QUIC } else { 0 };
+    let format = service.quic.and_then(|quic| quic.server_id).map(|format| match format {
+        ServerIdFormat::Draft { config_id, length } => QuicFormat::Draft { config_id, length },
+        ServerIdFormat::Katran => QuicFormat::Katran,
+    });
+    ServiceEntry {
+        flags: acl_flags | rate_flag | quic_flag,
+        acl,
+        quic: format.map_or(0, QuicFormat::to_raw),
+        ..entry
+    }
+}
+
+/// A service's limits as the maps have them; `None` if it has none.
+fn rates(limits: &RateLimits) -> Option<RateEntry> {
+    let words = |rate: Option<Rate>| {
+        let Some(Rate { per_second, burst }) = rate else { return RateWords::default() };
+        let interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        RateWords { interval_ns, tolerance_ns: u64::from(burst.saturating_sub(1)) * interval_ns }
+    };
+    let entry = RateEntry {
+        new_flows: words(limits.new_flows),
+        packets: words(limits.packets),
+        source_new_flows: words(limits.source_new_flows),
+        source_packets: words(limits.source_packets),
+        source_v4_bits: 96 + u32::from(limits.source_v4_len),
+        source_v6_bits: limits.source_v6_len.into(),
+    };
+    let all = [limits.new_flows, limits.packets, limits.source_new_flows, limits.source_packets];
+    all.iter().any(Option::is_some).then_some(entry)
+}
+
+/// The wanted entry. While there is no way to a tunnelled backend, so that the node's own address on it is not known
+/// either, with the outer source it has: otherwise a flapping route would take a new id each time. So with the MTU and
+/// the tag, which nothing uses without a next hop.
+fn placed(
+    known: &Known<'_>,
+    backend: &DesiredBackend,
+    service: u32,
+    id: ServiceId,
+    ports: &Ports,
+) -> BackendEntry {
+    let inner_v6 = id.address.is_ipv6();
+    let wanted = backend::entry(backend, service, inner_v6, ports);
+    if backend.next_hop.is_some() {
         return wanted;
     }
-    let present = known.like(&wanted).iter().find(|(_, entry)| entry.method == wanted.method);
-    present.map_or(wanted, |(_, present)| BackendEntry {
-        next_hop: wanted.next_hop,
-        state: wanted.state,
-        ..**present
-    })
-}
-
-/// Whether an entry can become the wanted one under its id: what tells a packet how to travel must not change in more
-/// than one word.
-fn same_backend(present: &BackendEntry, wanted: &BackendEntry) -> bool {
-    let fixed = |entry: &BackendEntry| BackendEntry { next_hop: 0, state: 0, ..*entry };
-    fixed(present) == fixed(wanted)
-}
-
-fn backend_entry(backend: &DesiredBackend, service: u32, ports: &Ports) -> BackendEntry {
-    let plain = BackendEntry {
-        next_hop: ports.next_hop(backend.next_hop).0,
-        service,
-        state: backend.state.to_raw(),
-        method: Method::L2.to_raw(),
-        address: mapped(backend.address.octets()),
-        ..BackendEntry::default()
+    let alike =
+        |entry: &BackendEntry| (entry.method, entry.source_bits) == (wanted.method, wanted.source_bits);
+    let Some((_, present)) = known.like(&wanted).iter().find(|(_, present)| alike(present)) else {
+        return wanted;
     };
-    let Some(tunnel) = backend.tunnel else {
-        return plain;
-    };
-    let template = OuterTemplate {
-        ttl: OUTER_TTL,
-        protocol: IPIP,
-        source: tunnel.source.to_bits(),
-        destination: backend.address.to_bits(),
-    };
-    BackendEntry {
-        method: Method::Ipip.to_raw(),
-        outer_source: mapped(tunnel.source.octets()),
-        source_bits: tunnel.source_bits,
-        ttl: OUTER_TTL,
-        checksum: template.partial_checksum(),
-        ..plain
-    }
+    let source = super::narrow(present.outer_source);
+    let tunnel = backend.tunnel.map(|tunnel| super::DesiredTunnel { source, ..tunnel });
+    let entry = backend::entry(&DesiredBackend { tunnel, ..*backend }, service, inner_v6, ports);
+    BackendEntry { egress: present.egress, ..entry }
 }

@@ -1,11 +1,15 @@
 //! A change of the data plane as a value.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use lb_common::abi::{
-    BackendEntry, BackendId, Control, FlowKey, PortEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
-    unmapped,
+    BackendEntry, BackendId, Control, FlowKey, PortEntry, PrefixEntry, PrefixKey, Protocol, QuicKey,
+    RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
+
+use super::{AclEntries, TrieKey, narrow, record};
 
 /// Steps, to be executed in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,13 +25,15 @@ impl Plan {
             return in_force.generation;
         }
         let generation = in_force.generation + 1;
-        let planned = self.steps.iter_mut().find_map(|step| match step {
-            Step::PutControl(control) => Some(control),
-            _ => None,
-        });
-        match planned {
-            Some(control) => control.generation = generation,
-            None => self.steps.push(Step::PutControl(Control { generation, ..*in_force })),
+        let mut planned = false;
+        for step in &mut self.steps {
+            if let Step::PutControl(control) = step {
+                control.generation = generation;
+                planned = true;
+            }
+        }
+        if !planned {
+            self.steps.push(Step::PutControl(Control { generation, ..*in_force }));
         }
         generation
     }
@@ -62,10 +68,35 @@ pub enum Step {
     },
     /// Sets the control block.
     PutControl(Control),
-    /// Adds or replaces a service.
+    /// Takes a service id that was free: its counters start from zero.
+    TakeServiceId(u32),
+    /// Sets the limits of the service with this id.
+    PutRates(u32, RateEntry),
+    /// Adds the entries of a source list.
+    PutAcl {
+        /// Its number.
+        list: u32,
+        /// All of its entries.
+        entries: AclEntries,
+    },
+    /// Removes all source lists but these.
+    KeepAcl(BTreeSet<u32>),
+    /// Has a QUIC server id name a backend.
+    PutQuic(QuicKey, BackendId),
+    /// Has it name none.
+    DeleteQuic(QuicKey),
+    /// Has a service take a port of an address, or of what stands for a prefix.
     PutService(ServiceKey, ServiceEntry),
-    /// Removes a service.
+    /// Has no service take it.
     DeleteService(ServiceKey),
+    /// Has a service take a block of ports, or records what it takes.
+    PutRange(TrieKey<RangeKey>, ServiceEntry),
+    /// Has no service take it.
+    DeleteRange(TrieKey<RangeKey>),
+    /// Adds or replaces a prefix of service addresses.
+    PutPrefix(TrieKey<PrefixKey>, PrefixEntry),
+    /// Removes a prefix.
+    DeletePrefix(TrieKey<PrefixKey>),
     /// Adds or replaces a service address.
     PutVip(VipKey, VipEntry),
     /// Removes a service address.
@@ -74,23 +105,58 @@ pub enum Step {
     DeleteFlow(FlowKey, u64),
 }
 
-struct Address([u8; 16]);
+/// An address, or what stands for a prefix, with what follows.
+struct At<T>([u8; 16], T);
 
-impl fmt::Display for Address {
+impl<T: fmt::Display> fmt::Display for At<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match unmapped(self.0) {
-            Some(v4) => std::net::Ipv4Addr::from(v4).fmt(f),
-            None => std::net::Ipv6Addr::from(self.0).fmt(f),
+        match (self.0, narrow(self.0)) {
+            ([0xff, 0, .., a, b, c, d], _) => write!(f, "prefix {}", u32::from_be_bytes([a, b, c, d]))?,
+            (_, IpAddr::V4(v4)) => v4.fmt(f)?,
+            (_, IpAddr::V6(v6)) => write!(f, "[{v6}]")?,
         }
+        write!(f, ":{}", self.1)
     }
 }
 
+/// A key of a service, as people name one.
 struct Key(ServiceKey);
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = lb_common::abi::Protocol::from_number(self.0.protocol).map_or("?", |p| p.name());
-        write!(f, "{}:{}/{protocol}", Address(self.0.address), u16::from_be_bytes(self.0.port))
+        let port = u16::from_be_bytes(self.0.port);
+        write!(f, "{}/{}", At(self.0.address, port), protocol(self.0.protocol))
+    }
+}
+
+fn protocol(number: u8) -> &'static str {
+    Protocol::from_number(number).map_or("?", |protocol| protocol.name())
+}
+
+/// A block of ports, or a record.
+struct Block(TrieKey<RangeKey>);
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(service) = record::service(&self.0) {
+            return write!(f, "{service} (record)");
+        }
+        let TrieKey { data, bits } = self.0;
+        let first = u16::from_be_bytes(data.port);
+        let last = first | u16::MAX.checked_shr(bits.saturating_sub(RangeKey::PORT_AT)).unwrap_or(0);
+        write!(f, "{}/{}", At(data.address, format_args!("{first}-{last}")), protocol(data.protocol))
+    }
+}
+
+/// A prefix in the family's own bits.
+struct Range(TrieKey<PrefixKey>);
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0.bits.saturating_sub(PrefixKey::ADDRESS_AT);
+        let address = narrow(self.0.data.address);
+        let bits = if address.is_ipv4() { bits.saturating_sub(96) } else { bits };
+        write!(f, "{address}/{bits}")
     }
 }
 
@@ -106,7 +172,7 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "{sign} backend {} (id {}) of service id {}",
-                    Address(entry.address),
+                    narrow(entry.address),
                     id.get(),
                     entry.service
                 )
@@ -120,10 +186,32 @@ impl fmt::Display for Step {
             Self::PutControl(control) => write!(f, "~ control: generation {}", control.generation),
             Self::PutService(key, entry) => write!(f, "+ service {} (id {})", Key(*key), entry.id),
             Self::DeleteService(key) => write!(f, "- service {}", Key(*key)),
-            Self::PutVip(key, _) => write!(f, "+ vip {}", Address(key.address)),
-            Self::DeleteVip(key) => write!(f, "- vip {}", Address(key.address)),
+            Self::TakeServiceId(id) => write!(f, "+ service id {id}"),
+            Self::PutRates(id, _) => write!(f, "~ limits of service id {id}"),
+            Self::PutAcl { list, entries } => {
+                write!(f, "+ source list {list:08x}: {} entries", entries.len())
+            }
+            Self::KeepAcl(lists) => write!(f, "- source lists but {} that are in use", lists.len()),
+            Self::PutQuic(key, id) => {
+                write!(
+                    f,
+                    "+ QUIC server id {:#x} of service id {}: backend id {}",
+                    key.server,
+                    key.service,
+                    id.get()
+                )
+            }
+            Self::DeleteQuic(key) => {
+                write!(f, "- QUIC server id {:#x} of service id {}", key.server, key.service)
+            }
+            Self::PutRange(key, entry) => write!(f, "+ service {} (id {})", Block(*key), entry.id),
+            Self::DeleteRange(key) => write!(f, "- service {}", Block(*key)),
+            Self::PutPrefix(key, entry) => write!(f, "+ prefix {}: {}", entry.number, Range(*key)),
+            Self::DeletePrefix(key) => write!(f, "- prefix {}", Range(*key)),
+            Self::PutVip(key, _) => write!(f, "+ vip {}", narrow(key.address)),
+            Self::DeleteVip(key) => write!(f, "- vip {}", narrow(key.address)),
             Self::DeleteFlow(key, _) => {
-                write!(f, "- flow {}:{}", Address(key.source), u16::from_be_bytes(key.source_port))
+                write!(f, "- flow {}", At(key.source, u16::from_be_bytes(key.source_port)))
             }
         }
     }

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{
-    BackendId, BackendState, FlowEntry, FlowKey, Protocol, ServiceKey, Slot, SlotState, unmapped,
-};
+use lb_common::abi::{BackendId, BackendState, FlowEntry, FlowKey, Protocol, Slot, SlotState};
 use lb_common::datapath::hash;
 
 use super::{Observed, Plan, Step};
@@ -20,30 +18,32 @@ const UDP_IDLE_NS: u64 = 60 * SECOND_NS;
 /// daemon that takes over waits a whole idle time.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    changed_ns: BTreeMap<ServiceKey, u64>,
+    /// By service id: a service that takes over an id has written its ring.
+    changed_ns: BTreeMap<u32, u64>,
 }
 
 impl Changes {
     /// Notes the ring changes of a plan that was made for `observed`.
     pub fn note(&mut self, observed: &Observed, plan: &Plan) {
+        let services = observed.entries();
         for step in &plan.steps {
             let Step::WriteSlots { start, .. } = step else { continue };
-            let service = observed.services.iter().find(|(_, service)| service.ring_start == *start);
-            if let Some((key, _)) = service {
-                self.changed_ns.insert(*key, observed.now_ns);
+            let service = services.values().find(|service| service.ring_start == *start);
+            if let Some(service) = service {
+                self.changed_ns.insert(service.id, observed.now_ns);
             }
         }
     }
 
     /// Whether every flow that is older than the last change, and alive, has been seen since.
-    fn is_over(&mut self, key: &ServiceKey, now_ns: u64) -> bool {
-        let changed_ns = *self.changed_ns.entry(*key).or_insert(now_ns);
-        now_ns.saturating_sub(changed_ns) >= idle_ns(key.protocol)
+    fn is_over(&mut self, service: u32, protocol: Protocol, now_ns: u64) -> bool {
+        let changed_ns = *self.changed_ns.entry(service).or_insert(now_ns);
+        now_ns.saturating_sub(changed_ns) >= idle_ns(Some(protocol))
     }
 }
 
-fn idle_ns(protocol: u8) -> u64 {
-    match Protocol::from_number(protocol) {
+fn idle_ns(protocol: Option<Protocol>) -> u64 {
+    match protocol {
         Some(Protocol::Udp) => UDP_IDLE_NS,
         Some(Protocol::Tcp | Protocol::Sctp) | None => TCP_IDLE_NS,
     }
@@ -66,9 +66,10 @@ pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
     let down: BTreeSet<u32> =
         observed.backends.iter().filter(|(_, entry)| is_down(entry)).map(|(id, _)| *id).collect();
     let mut named: BTreeSet<u32> = live.iter().map(|(_, flow)| flow.backend).collect();
-    for (key, slots) in &observed.rings {
-        let Some(service) = observed.services.get(key) else { continue };
-        let elsewhere = changes.is_over(key, observed.now_ns).then(|| strayed(observed, key, slots, &live));
+    for (id, service) in observed.services() {
+        let Some(slots) = observed.rings.get(&service.id) else { continue };
+        let over = changes.is_over(service.id, id.protocol, observed.now_ns);
+        let elsewhere = over.then(|| strayed(observed, service.id, slots, &live));
         let words: Vec<Option<Slot>> = slots
             .iter()
             .enumerate()
@@ -91,19 +92,17 @@ pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
 }
 
 fn is_live(observed: &Observed, key: &FlowKey, flow: &FlowEntry) -> bool {
-    observed.now_ns.saturating_sub(flow.last_seen_ns) <= idle_ns(key.protocol)
+    observed.now_ns.saturating_sub(flow.last_seen_ns) <= idle_ns(Protocol::from_number(key.protocol))
 }
 
 /// Unsettled slots of a service with a live flow that is not on the slot's current owner.
 fn strayed(
     observed: &Observed,
-    key: &ServiceKey,
+    service: u32,
     slots: &[Slot],
     live: &[(FlowKey, FlowEntry)],
 ) -> BTreeSet<usize> {
-    let ours = live.iter().filter(|(flow, _)| {
-        (flow.destination, flow.destination_port, flow.protocol) == (key.address, key.port, key.protocol)
-    });
+    let ours = live.iter().filter(|(_, entry)| entry.service == service);
     let placed = ours.filter_map(|(flow, entry)| {
         let index = slot_of(observed, flow, slots.len())?;
         let slot = slots.get(index).filter(|slot| slot.state() != SlotState::Settled)?;
@@ -114,10 +113,10 @@ fn strayed(
 
 /// The slot that a flow falls into, as the program computes it.
 fn slot_of(observed: &Observed, flow: &FlowKey, ring_size: usize) -> Option<usize> {
-    let hash = hash::flow_v4(
+    let hash = hash::flow(
         observed.control.hash_key,
-        unmapped(flow.source)?,
-        unmapped(flow.destination)?,
+        flow.source,
+        flow.destination,
         flow.source_port,
         flow.destination_port,
         flow.protocol,

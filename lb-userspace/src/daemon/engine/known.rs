@@ -2,32 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendEntry, BackendState, Protocol, ServiceEntry, ServiceKey, unmapped};
+use lb_common::abi::{BackendEntry, BackendState};
 
 use crate::daemon::overrides::{self, InForce};
 use crate::health::fleet::{Place, Uses};
 use crate::health::member::{Override, Use};
 use crate::model::{Model, ServiceId};
-use crate::reconcile::Observed;
+use crate::reconcile::{Observed, narrow};
 
 /// Backends of a data plane that are not retired: number and state.
 pub(in crate::daemon) fn places(observed: &Observed) -> BTreeMap<Place, (u32, BackendState)> {
-    let service = |(key, entry): (&ServiceKey, &ServiceEntry)| Some((entry.id, service_id(key)?));
-    let services: BTreeMap<u32, ServiceId> = observed.services.iter().filter_map(service).collect();
+    let services = observed.services();
+    let services: BTreeMap<u32, ServiceId> = services.iter().map(|(id, entry)| (entry.id, *id)).collect();
     let place = |(number, entry): (&u32, &BackendEntry)| {
         let state = BackendState::from_raw(entry.state);
-        let address = unmapped(entry.address).filter(|_| state != BackendState::Retired)?;
-        Some(((*services.get(&entry.service)?, address.into()), (*number, state)))
+        let service = services.get(&entry.service).filter(|_| state != BackendState::Retired)?;
+        Some(((*service, narrow(entry.address)), (*number, state)))
     };
     observed.backends.iter().filter_map(place).collect()
-}
-
-pub(super) fn service_id(key: &ServiceKey) -> Option<ServiceId> {
-    Some(ServiceId {
-        address: unmapped(key.address)?.into(),
-        protocol: Protocol::from_number(key.protocol)?,
-        port: u16::from_be_bytes(key.port),
-    })
 }
 
 /// What backends get as far as it is known without probes: the operator's words; who was down stays down while something

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Candidate, Engine, Error, Instance, Machine, known, size};
 use crate::daemon::{assemble, interfaces};
-use crate::dataplane::{DataPlane, KernelPlane};
+use crate::dataplane::{DataPlane, KernelPlane, MemoryPlane};
 use crate::health::fleet::{Place, Uses};
-use crate::model::ServiceId;
-use crate::reconcile::{Memo, Plan, Step, plan};
+use crate::reconcile::{Memo, Plan, Size, Step, plan};
 
 impl Engine {
     /// Makes an empty data plane that nobody else knows of.
@@ -26,10 +25,9 @@ impl Engine {
         }
         let attached = interfaces::find(&self.interfaces, machine.links)?;
         let assembled = assemble(&self.model, &attached, machine, &Uses::new());
-        let planned =
-            plan(&self.plane.observe()?, &assembled.desired, &mut Memo::default()).map_err(Error::Plan)?;
-        let numbers = numbers(&planned);
-        let takes_traffic = |step: &Step| matches!(step, Step::PutService(..) | Step::PutVip(..));
+        let empty = self.plane.observe()?;
+        let planned = plan(&empty, &assembled.desired, &mut Memo::default()).map_err(Error::Plan)?;
+        let numbers = numbers(&planned, empty.size)?;
         let steps = planned.steps.into_iter().filter(|step| !takes_traffic(step)).collect();
         self.plane.run(&Plan { steps })?;
         let observed = self.plane.glance()?;
@@ -40,19 +38,14 @@ impl Engine {
     }
 }
 
+/// Whether a step has packets of others than probes looked at.
+fn takes_traffic(step: &Step) -> bool {
+    matches!(step, Step::PutService(..) | Step::PutRange(..) | Step::PutPrefix(..) | Step::PutVip(..))
+}
+
 /// The numbers that a plan gives to backends.
-fn numbers(plan: &Plan) -> BTreeMap<Place, u32> {
-    let service = |step: &Step| match step {
-        Step::PutService(key, entry) => Some((entry.id, known::service_id(key)?)),
-        _ => None,
-    };
-    let services: BTreeMap<u32, ServiceId> = plan.steps.iter().filter_map(service).collect();
-    let backend = |step: &Step| match step {
-        Step::PutBackend { id, entry, .. } => {
-            let address = lb_common::abi::unmapped(entry.address)?;
-            Some(((*services.get(&entry.service)?, address.into()), id.get()))
-        }
-        _ => None,
-    };
-    plan.steps.iter().filter_map(backend).collect()
+fn numbers(plan: &Plan, size: Size) -> Result<BTreeMap<Place, u32>, Error> {
+    let mut made = MemoryPlane::new(size);
+    made.run(plan)?;
+    Ok(known::places(&made.observe()?).into_iter().map(|(place, (number, _))| (place, number)).collect())
 }

@@ -115,7 +115,7 @@ mod tests {
     use crate::model::Protocol;
 
     fn transition(service: usize, from: State, to: State) -> Transition {
-        let id = ServiceId { address: [198, 51, 100, 1].into(), protocol: Protocol::Tcp, port: 80 };
+        let id = ServiceId::single([198, 51, 100, 1], Protocol::Tcp, 80);
         let (service, backend) = (format!("s{service}"), [192, 0, 2, 1].into());
         Transition { service, id, backend, name: None, from, to, why: None }
     }

@@ -55,9 +55,10 @@ pub fn parse(frame: &[u8]) -> Option<(Ipv6Addr, Told)> {
     let (ethernet_header, rest) = frame.split_first_chunk()?;
     let (header, rest) = rest.split_first_chunk()?;
     let header = ipv6::Header::parse(*header);
-    let message = rest.get(..header.payload_len.into())?;
-    let is_ip = ethernet::Header::parse(*ethernet_header).ether_type == ethernet::IPV6 && header.version == 6;
-    let is_ours = header.next_header == ipv6::ICMP && header.hop_limit == ndp::HOP_LIMIT;
+    let message = rest.get(..header.fixed.payload_len.into())?;
+    let is_ip =
+        ethernet::Header::parse(*ethernet_header).ether_type == ethernet::IPV6 && header.fixed.version == 6;
+    let is_ours = header.fixed.next_header == ipv6::ICMP && header.fixed.hop_limit == ndp::HOP_LIMIT;
     if !is_ip || !is_ours || !is_whole(&header, message) {
         return None;
     }
@@ -89,12 +90,14 @@ fn frame(
     (fixed, option): ndp::Bytes,
 ) -> [u8; FRAME_LEN] {
     let header = ipv6::Header {
-        version: 6,
-        traffic_class: 0,
-        flow_label: 0,
-        payload_len: (ndp::LEN + ndp::OPTION_LEN) as u16,
-        next_header: ipv6::ICMP,
-        hop_limit: ndp::HOP_LIMIT,
+        fixed: ipv6::Fixed {
+            version: 6,
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: (ndp::LEN + ndp::OPTION_LEN) as u16,
+            next_header: ipv6::ICMP,
+            hop_limit: ndp::HOP_LIMIT,
+        },
         source,
         destination,
     };
@@ -110,7 +113,7 @@ fn frame(
 /// Whether the checksum is right.
 fn is_whole(header: &ipv6::Header, message: &[u8]) -> bool {
     let pseudo_header = sum(&header.source) + sum(&header.destination);
-    let rest = u32::from(header.payload_len) + u32::from(header.next_header);
+    let rest = u32::from(header.fixed.payload_len) + u32::from(header.fixed.next_header);
     fold(pseudo_header + rest + sum(message)) == 0xffff
 }
 

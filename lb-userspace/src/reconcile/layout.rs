@@ -84,6 +84,7 @@ impl Layout {
                         port: port.to_be_bytes(),
                         protocol: protocol.number(),
                         reserved: 0,
+                        padding: 0,
                     };
                     (key, index)
                 }));

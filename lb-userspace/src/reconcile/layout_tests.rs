@@ -11,7 +11,7 @@ fn id(address: &str, prefix_len: u8, port: u16, last_port: u16) -> ServiceId {
 /// The service that the engine finds by the keys.
 fn found(layout: &Layout, address: IpAddr, port: u16) -> Option<usize> {
     let at = |address: [u8; 16]| {
-        let key = ServiceKey { address, port: port.to_be_bytes(), protocol: 6, reserved: 0 };
+        let key = ServiceKey { address, port: port.to_be_bytes(), protocol: 6, reserved: 0, padding: 0 };
         let block = |key: &TrieKey<RangeKey>| {
             let there = u16::from_be_bytes(key.data.port);
             let differing = u32::from(there ^ port).leading_zeros() - 16;

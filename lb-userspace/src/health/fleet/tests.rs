@@ -28,7 +28,7 @@ fn fleet(check: &str) -> (Fleet, Instant) {
 }
 
 fn place(port: u16, last: u8) -> Place {
-    let id = ServiceId { address: [198, 51, 100, 1].into(), protocol: Protocol::Tcp, port };
+    let id = ServiceId::single([198, 51, 100, 1], Protocol::Tcp, port);
     (id, [192, 0, 2, last].into())
 }
 

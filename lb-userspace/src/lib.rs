@@ -10,3 +10,4 @@ pub mod model;
 pub mod netlink;
 pub mod nic;
 pub mod reconcile;
+pub mod simulate;

@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use tracing_subscriber::EnvFilter;
 
 use super::error::Failure;
+use super::packet_args::{CaptureArgs, ExplainArgs, SimulateArgs};
 use crate::daemon::Instance;
 use crate::lab::LabCommand;
 use crate::model::Prefix;
@@ -161,6 +162,26 @@ Examples:
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Packets through a config: no interface is touched, and none of them leaves
+    #[command(after_help = "Examples:
+  lb simulate --config lb.yaml --packet 'tcp 198.51.100.7:4000 > 203.0.113.10:80 syn'
+  lb simulate --config lb.yaml --packet 'udp 198.51.100.7:4000 > 203.0.113.10:53 len 1200' 'icmp 198.51.100.7 > 203.0.113.10 echo'
+  lb simulate --config lb.yaml --pcap in.pcap --out out.pcapng --output json")]
+    Simulate(SimulateArgs),
+    /// What becomes of a packet by the live maps, which are only read; or what a code or reason means
+    #[command(after_help = "Examples:
+  lb explain 'tcp 198.51.100.7:4000 > 203.0.113.10:80 syn'
+  lb explain no_next_hop
+  lb explain LB036")]
+    Explain(ExplainArgs),
+    /// Sampled packets with what became of them
+    #[command(after_help = "Costs nothing while it does not run. A frame's first 256 bytes are kept.
+
+Examples:
+  lb capture --every 1000 --out sample.pcapng
+  lb capture --service web --verdict drop --count 10
+  lb capture --source 198.51.100.0/24 --out client.pcapng")]
+    Capture(CaptureArgs),
     /// Shares of the backends in the rings of a config, and what another config would move
     #[command(
         after_help = "Examples:\n  lb ring --config lb.yaml\n  lb ring --config lb.yaml --against new.yaml"

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::simulate::capture_file::CaptureError;
 use crate::{daemon, dataplane};
 
 /// Exit code of anything that could not be done.
@@ -48,6 +49,16 @@ impl From<daemon::Error> for Failure {
 impl From<dataplane::Error> for Failure {
     fn from(error: dataplane::Error) -> Self {
         Self::failed(chain(&error))
+    }
+}
+
+impl From<CaptureError> for Failure {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::File { action: "opening", .. } => Self::bad_input(chain(&error)),
+            CaptureError::File { .. } => Self::failed(chain(&error)),
+            _ => Self::bad_input(chain(&error)),
+        }
     }
 }
 

@@ -3,14 +3,18 @@
 mod args;
 mod attach;
 mod backends;
+mod capture;
 mod check;
 mod confirm;
 mod decap;
 mod detach;
 mod error;
+mod explain;
 mod order;
 mod output;
+mod packet_args;
 mod ring;
+mod simulate;
 mod status;
 mod validate;
 mod view;
@@ -69,6 +73,9 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::run(context, &args),
         Command::Events => check::events(context),
         Command::Counters { output } => status::counters(context, output),
+        Command::Simulate(args) => simulate::run(context, &args),
+        Command::Explain(args) => explain::run(context, &args),
+        Command::Capture(args) => capture::run(context, &args),
         Command::Ring(args) => ring::run(&args),
         Command::Decap(args) => decap::run(&args),
         Command::Lab { command } => crate::lab::run(command).map_err(Failure::from),

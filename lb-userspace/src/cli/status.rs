@@ -164,6 +164,7 @@ pub(super) fn counters(context: &Context, output: Output) -> Result<ExitCode, Fa
     let value = json!({
         "verdicts": verdicts.iter().map(|(name, n)| (name.to_string(), *n)).collect::<std::collections::BTreeMap<_, _>>(),
         "reasons": view.counters.reasons,
+        "meanings": Reason::ALL.iter().map(|r| (r.name(), r.explanation())).collect::<std::collections::BTreeMap<_, _>>(),
         "services": view.services,
     });
     output::print(output, &value, || counters_text(&view, &verdicts))?;
@@ -189,7 +190,9 @@ fn counters_text(view: &View, verdicts: &[(&'static str, u64); 3]) -> String {
     let mut text = table.render(0);
     let mut table = Table::new(["REASON", "VERDICT", "PACKETS", "MEANING"]);
     for reason in Reason::ALL {
-        let packets = view.counters.reasons.get(reason.name()).copied().unwrap_or(0);
+        // What services drop counts there; here is where people look for it first.
+        let dropped = view.counters.drops.values().filter_map(|drops| drops.get(reason.name())).sum::<u64>();
+        let packets = view.counters.reasons.get(reason.name()).copied().unwrap_or(0) + dropped;
         let verdict = reason.verdict().name().to_owned();
         table.row([reason.name().to_owned(), verdict, packets.to_string(), reason.explanation().to_owned()]);
     }

@@ -149,7 +149,7 @@ fn place(found: &Attachment, links: &Snapshot) -> Place {
     }
 }
 
-fn interface_name(ifindex: u32) -> String {
+pub(super) fn interface_name(ifindex: u32) -> String {
     let name = nix::net::if_::if_indextoname(ifindex).ok().filter(|name| !name.is_empty());
     name.map_or_else(|| format!("(gone, index {ifindex})"), |name| name.to_string_lossy().into_owned())
 }

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::maps::{BACKEND_WORDS, Maps};
 use super::plain::Plain;
 use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, object, stages};
-use crate::reconcile::{Observed, Size, Step, TrieKey};
+use crate::reconcile::{Observed, Plan, Size, Step, TrieKey};
 
 /// Pinned maps, open for reading and writing.
 pub struct KernelPlane {
@@ -166,10 +166,11 @@ impl KernelPlane {
     }
 
     fn put_port(&mut self, number: u16, entry: &PortEntry) -> Result<(), Error> {
-        self.maps
-            .egress
-            .set(number.into(), entry.ifindex, None, 0)
-            .map_err(|source| Error::Egress { source })?;
+        self.put_port_at(number, entry, entry.ifindex)
+    }
+
+    fn put_port_at(&mut self, number: u16, entry: &PortEntry, device: u32) -> Result<(), Error> {
+        self.maps.egress.set(number.into(), device, None, 0).map_err(|source| Error::Egress { source })?;
         self.maps.ports.set(number.into(), entry, 0).map_err(Error::map(PORTS))
     }
 
@@ -182,8 +183,11 @@ impl KernelPlane {
 /// How many entries more than there is room for are read before a walk through the flows counts as restarted.
 const WALK_SLACK: usize = 1024;
 
+/// `lo` in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK_IFINDEX: u32 = 1;
+
 /// The clock that the program stamps flows with (`bpf_ktime_get_ns`).
-fn monotonic_ns() -> u64 {
+pub fn monotonic_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
@@ -310,6 +314,15 @@ impl KernelPlane {
     /// Puts the probes' program on the gate of the prober's namespace, an interface that already has a port.
     pub fn attach_gate(&self, interface: &str, ifindex: u32, port: u16) -> Result<Gate, Error> {
         Gate::attach(&self.pins, &self.maps.size, interface, ifindex, port)
+    }
+
+    /// As [`DataPlane::run`], in a data plane that no packet leaves: its interfaces need not exist, and the redirect
+    /// map names the one that always does.
+    pub fn run_without_devices(&mut self, plan: &Plan) -> Result<(), Error> {
+        plan.steps.iter().try_for_each(|step| match step {
+            Step::PutPort(number, entry) => self.put_port_at(*number, entry, LOOPBACK_IFINDEX),
+            step => self.execute(step),
+        })
     }
 
     /// The table of probes under way.

@@ -1,9 +1,10 @@
-//! A data plane in ordinary memory, for tests of whatever plans steps.
+//! A data plane in ordinary memory, for tests of whatever plans steps and for packets that are only simulated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::abi::{BackendState, FlowEntry, FlowKey, ServiceEntry, Slot};
+use lb_common::abi::{BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, ServiceEntry, Slot};
+use lb_common::datapath::host::HostTables;
 
 use super::{DataPlane, Error};
 use crate::reconcile::{AclEntries, Observed, Size, Step};
@@ -35,6 +36,36 @@ impl MemoryPlane {
     /// The source lists, by number.
     pub fn lists(&self) -> &BTreeMap<u32, AclEntries> {
         &self.acl
+    }
+
+    /// What the engine finds here; arrays have all their elements, as the kernel's have.
+    pub fn tables(&self) -> HostTables {
+        let Observed { size, .. } = self.state;
+        let backend = |id| (id, self.state.backends.get(&id).copied().unwrap_or_default());
+        let port = |number| (number, self.state.ports.get(&number).copied().unwrap_or_default());
+        let lists = self.acl.values().flat_map(|entries| entries.iter());
+        HostTables {
+            control: self.state.control,
+            services: self.state.exact.clone(),
+            ranges: self.state.ranges.iter().map(|(key, entry)| (key.data, key.bits, *entry)).collect(),
+            prefixes: self
+                .state
+                .prefixes
+                .iter()
+                .map(|(key, entry)| {
+                    (key.data.address, key.bits.saturating_sub(PrefixKey::ADDRESS_AT), *entry)
+                })
+                .collect(),
+            acl: lists.map(|(key, verdict)| (key.data, key.bits, *verdict)).collect(),
+            rates: self.state.rates.clone(),
+            quic: self.state.quic.clone(),
+            vips: self.state.vips.clone(),
+            rings: self.pool.clone(),
+            backends: (0..=size.backends).map(backend).collect(),
+            ports: (0..=size.ports as u16).map(port).collect(),
+            probes: (0..PROBE_SLOTS).map(|slot| (slot, Default::default())).collect(),
+            ..HostTables::default()
+        }
     }
 
     /// Sets the clock.

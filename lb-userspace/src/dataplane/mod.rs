@@ -11,6 +11,7 @@ mod decap;
 mod error;
 mod events;
 mod kernel;
+mod live;
 mod maps;
 mod memory;
 mod mmap;
@@ -18,6 +19,7 @@ mod object;
 mod plain;
 mod probes;
 mod refusal;
+mod samples;
 mod stages;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
@@ -28,11 +30,13 @@ pub use counters::{Counters, ServiceDrops};
 pub use decap::{ClampCounters, Decap, DecapCounters, DecapLists, DecapReader, Mss};
 pub use error::Error;
 pub use events::Events;
-pub use kernel::KernelPlane;
+pub use kernel::{KernelPlane, monotonic_ns};
+pub use live::LiveTables;
 pub use memory::MemoryPlane;
 pub use object::{ProgramUse, TestProgram, objects, verify};
 pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
+pub use samples::Sampling;
 
 use lb_common::abi::{FlowEntry, FlowKey};
 

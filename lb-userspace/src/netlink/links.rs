@@ -136,6 +136,11 @@ impl Link {
 }
 
 impl Snapshot {
+    /// A machine with these interfaces.
+    pub fn from_links(links: impl IntoIterator<Item = Link>) -> Self {
+        Self { links: links.into_iter().map(|link| (link.ifindex, link)).collect() }
+    }
+
     pub(super) fn new(links: &[LinkMessage], addresses: &[AddressMessage]) -> Self {
         let mut links: BTreeMap<u32, Link> =
             links.iter().map(|m| (m.header.index, Link::from_message(m))).collect();

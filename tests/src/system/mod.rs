@@ -18,7 +18,7 @@ pub use faults::SOON;
 pub use flows::{Conversation, Echo, Request, fetch, fetch_all, inside};
 pub use listener::Listener;
 pub use requests::{Answers, Requests};
-pub use rig::Rig;
+pub use rig::{Rig, binary};
 pub use run::{Run, until};
 pub use servers::{Agent, UdpEcho, ask_udp};
 pub use traces::{Kernel, Settings, wait_gone};

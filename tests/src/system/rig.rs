@@ -256,7 +256,7 @@ impl Drop for Rig {
 }
 
 /// The binary under test: `LB_BIN`, or the release build beside the test executable.
-fn binary() -> anyhow::Result<PathBuf> {
+pub fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("LB_BIN").map(PathBuf::from) {
         ensure!(path.is_file(), "LB_BIN names {}, which is not there", path.display());
         return Ok(path);

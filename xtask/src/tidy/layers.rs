@@ -23,7 +23,7 @@ enum Tests {
 
 const USER: &str = "lb-userspace/src/";
 
-const FENCES: [Fence; 9] = [
+const FENCES: [Fence; 10] = [
     Fence {
         rule: "aya-outside-dataplane",
         paths: &[&["aya"], &["aya_log"], &["aya_obj"]],
@@ -68,6 +68,19 @@ const FENCES: [Fence; 9] = [
         applies: |file| file.starts_with("lb-userspace/") && !in_module(file, &["cli", "daemon"]),
         tests: Tests::Too,
         message: "the daemon knows everyone and nobody knows the daemon; take what you need as a parameter",
+    },
+    Fence {
+        rule: "simulate-above-the-engine",
+        paths: &[
+            &["crate", "config"],
+            &["crate", "daemon"],
+            &["crate", "dataplane"],
+            &["crate", "netlink"],
+            &["tokio"],
+        ],
+        applies: |file| in_module(file, &["simulate"]),
+        tests: Tests::Too,
+        message: "simulate knows packets, files and what the engine notes; cli and daemon bring the tables",
     },
     Fence {
         rule: "std-in-no-std",
@@ -154,6 +167,7 @@ mod tests {
             ("lb-userspace/src/model/a.rs", "use super::super::config::C;", "config-below-model"),
             ("lb-userspace/src/dataplane/a.rs", "use crate::config;", "config-below-model"),
             ("lb-userspace/src/health.rs", "use crate::{daemon::D, model};", "daemon-from-below"),
+            ("lb-userspace/src/simulate/a.rs", "use crate::netlink::X;", "simulate-above-the-engine"),
             ("lb-common/src/wire/ip.rs", "use std::net::IpAddr;", "std-in-no-std"),
             ("lb-common/src/abi.rs", "use crate::wire::X;", "floor-above-abi"),
             ("lb-common/src/wire/ip.rs", "use crate::datapath::X;", "floor-above-wire"),

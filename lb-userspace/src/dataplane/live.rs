@@ -1,0 +1,206 @@
+//! The pinned maps as the engine's tables, for looking only: what the engine would write is for whoever asks to keep.
+
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use lb_common::abi::{names::*, *};
+use lb_common::datapath::Tables;
+use typed_arena::Arena;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::maps::BACKEND_WORDS;
+use super::mmap::Words;
+use super::plain::Plain;
+use super::{Error, Pins};
+
+/// Open maps. Values that the engine borrows live as long as this does, so it is for a few packets.
+pub struct LiveTables {
+    control: Control,
+    services: HashMap<MapData, Plain<ServiceKey>, Plain<ServiceEntry>>,
+    vips: HashMap<MapData, Plain<VipKey>, Plain<VipEntry>>,
+    ranges: LpmTrie<MapData, Plain<RangeKey>, Plain<ServiceEntry>>,
+    prefixes: LpmTrie<MapData, Plain<PrefixKey>, Plain<PrefixEntry>>,
+    acl: LpmTrie<MapData, Plain<AclKey>, Plain<u32>>,
+    rates: Array<MapData, Plain<RateEntry>>,
+    service_buckets: Array<MapData, Plain<u64>>,
+    buckets: HashMap<MapData, Plain<BucketKey>, Plain<u64>>,
+    fragments: HashMap<MapData, Plain<FragmentKey>, Plain<FragmentEntry>>,
+    flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowEntry>>,
+    quic: HashMap<MapData, Plain<QuicKey>, Plain<u32>>,
+    ports: Array<MapData, Plain<PortEntry>>,
+    probes: Array<MapData, Plain<ProbeEntry>>,
+    rings: Words,
+    backends: Words,
+    ingress: u16,
+    borrowed: Borrowed,
+}
+
+/// Copies that are borrowed.
+#[derive(Default)]
+struct Borrowed {
+    services: Arena<ServiceEntry>,
+    backends: Arena<BackendEntry>,
+    ports: Arena<PortEntry>,
+    probes: Arena<ProbeEntry>,
+    rates: Arena<RateEntry>,
+}
+
+impl LiveTables {
+    /// Opens the pinned maps, as a packet on port number `ingress` finds them.
+    pub fn open(pins: &Pins, ingress: u16) -> Result<Self, Error> {
+        let map = |name: &'static str| MapData::from_pin(pins.map(name)).map_err(Error::map(name));
+        let words = |name: &'static str, words_of_each: usize| {
+            let map = map(name)?;
+            let entries = map.info().map_err(Error::map(name))?.max_entries() as usize;
+            let file = |source| Error::File { action: "mapping", path: pins.map(name), source };
+            Words::map(map.fd(), entries * words_of_each).map_err(file)
+        };
+        let control = array::<Control>(map(CONTROL)?, CONTROL)?;
+        Ok(Self {
+            control: control.get(&0, 0).map_err(Error::map(CONTROL))?.0,
+            services: hash(Map::HashMap(map(SERVICES)?), SERVICES)?,
+            vips: hash(Map::HashMap(map(VIPS)?), VIPS)?,
+            ranges: trie(map(RANGES)?, RANGES)?,
+            prefixes: trie(map(PREFIXES)?, PREFIXES)?,
+            acl: trie(map(ACL)?, ACL)?,
+            rates: array(map(RATES)?, RATES)?,
+            service_buckets: array(map(SERVICE_BUCKETS)?, SERVICE_BUCKETS)?,
+            buckets: hash(Map::LruHashMap(map(SOURCE_BUCKETS)?), SOURCE_BUCKETS)?,
+            fragments: hash(Map::LruHashMap(map(FRAGMENTS)?), FRAGMENTS)?,
+            flows: hash(Map::LruHashMap(map(FLOWS)?), FLOWS)?,
+            quic: hash(Map::HashMap(map(QUIC_IDS)?), QUIC_IDS)?,
+            ports: array(map(PORTS)?, PORTS)?,
+            probes: array(map(PROBES)?, PROBES)?,
+            rings: words(RINGS, 1)?,
+            backends: words(BACKENDS, BACKEND_WORDS)?,
+            ingress,
+            borrowed: Borrowed::default(),
+        })
+    }
+}
+
+/// What crosses to the kernel as it is.
+trait Bytes: FromBytes + IntoBytes + Copy + 'static {}
+
+impl<T: FromBytes + IntoBytes + Copy + 'static> Bytes for T {}
+
+fn hash<K: Bytes, V: Bytes>(
+    map: Map,
+    name: &'static str,
+) -> Result<HashMap<MapData, Plain<K>, Plain<V>>, Error> {
+    HashMap::try_from(map).map_err(Error::map(name))
+}
+
+fn array<V: Bytes>(map: MapData, name: &'static str) -> Result<Array<MapData, Plain<V>>, Error> {
+    Array::try_from(Map::Array(map)).map_err(Error::map(name))
+}
+
+fn trie<K: Bytes, V: Bytes>(
+    map: MapData,
+    name: &'static str,
+) -> Result<LpmTrie<MapData, Plain<K>, Plain<V>>, Error> {
+    LpmTrie::try_from(Map::LpmTrie(map)).map_err(Error::map(name))
+}
+
+/// What is there. A map that cannot be read is as one that has nothing, which is what the program sees.
+fn found<V>(read: Result<Plain<V>, MapError>) -> Option<V> {
+    read.inspect_err(|error| match error {
+        MapError::KeyNotFound => {}
+        error => tracing::warn!(%error, "a map cannot be read"),
+    })
+    .ok()
+    .map(|Plain(value)| value)
+}
+
+/// A key of full length for a trie's longest match.
+fn whole<K: Bytes>(key: K) -> Key<Plain<K>> {
+    Key::new(8 * size_of::<K>() as u32, Plain(key))
+}
+
+impl Tables for LiveTables {
+    fn control(&self) -> Option<&Control> {
+        Some(&self.control)
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+        Some(self.borrowed.services.alloc(found(self.services.get(&Plain(*key), 0))?))
+    }
+
+    fn range(&self, key: &RangeKey) -> Option<&ServiceEntry> {
+        let key = Key::new(RangeKey::BITS, Plain(*key));
+        Some(self.borrowed.services.alloc(found(self.ranges.get(&key, 0))?))
+    }
+
+    fn prefix(&self, address: &[u8; 16]) -> Option<PrefixEntry> {
+        found(self.prefixes.get(&Key::new(PrefixKey::BITS, Plain(PrefixKey::new(*address))), 0))
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<VipEntry> {
+        found(self.vips.get(&Plain(*key), 0))
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        Some(Slot(self.rings.load(index as usize)))
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
+        let start = id.get() as usize * BACKEND_WORDS;
+        let words = std::array::from_fn(|word| self.backends.load(start + word));
+        Some(self.borrowed.backends.alloc(BackendEntry::from_words(words)))
+    }
+
+    fn port(&self, number: u16) -> Option<&PortEntry> {
+        Some(self.borrowed.ports.alloc(found(self.ports.get(&number.into(), 0))?))
+    }
+
+    fn probe(&self, slot: u32) -> Option<&ProbeEntry> {
+        Some(self.borrowed.probes.alloc(found(self.probes.get(&slot, 0))?))
+    }
+
+    fn quic_backend(&self, key: &QuicKey) -> Option<BackendId> {
+        found(self.quic.get(&Plain(*key), 0)).and_then(BackendId::new)
+    }
+
+    fn ingress(&self) -> u16 {
+        self.ingress
+    }
+
+    fn acl(&self, key: &AclKey) -> Option<AclVerdict> {
+        found(self.acl.get(&whole(*key), 0)).map(AclVerdict::from_raw)
+    }
+
+    fn rates(&self, service: u32) -> Option<&RateEntry> {
+        Some(self.borrowed.rates.alloc(found(self.rates.get(&service, 0))?))
+    }
+
+    fn service_bucket(&self, index: u32) -> Option<u64> {
+        found(self.service_buckets.get(&index, 0))
+    }
+
+    fn bucket(&self, key: &BucketKey) -> Option<u64> {
+        found(self.buckets.get(&Plain(*key), 0))
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        found(self.flows.get(&Plain(*key), 0))
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        found(self.fragments.get(&Plain(*key), 0))
+    }
+
+    fn now_ns(&self) -> u64 {
+        super::monotonic_ns()
+    }
+
+    // Nothing is ever written: that is for the packets that are really there.
+    fn set_service_bucket(&self, _: u32, _: u64) {}
+    fn add_service_bucket(&self, _: u32, _: u64) {}
+    fn set_bucket(&self, _: &BucketKey, _: u64) {}
+    fn add_bucket(&self, _: &BucketKey, _: u64) {}
+    fn record_flow(&self, _: &FlowKey, _: &FlowEntry) {}
+    fn correct_flow(&self, _: &FlowKey, _: &FlowEntry) {}
+    fn touch_flow(&self, _: &FlowKey, _: u64) {}
+    fn record_fragment(&self, _: &FragmentKey, _: &FragmentEntry) {}
+    fn count(&self, _: Reason) {}
+    fn count_drop(&self, _: u32, _: Reason) {}
+    fn count_forward(&self, _: BackendId, _: u32, _: u64) {}
+}

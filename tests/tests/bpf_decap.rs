@@ -156,7 +156,13 @@ fn congestion_on_the_way_is_told_to_the_inner_packet_s_receiver() {
         let inner = |tos| ip(tos, ends, 6, b"data");
         let marked = Tunnel { tos: 0x28 | 3, ..tunnel };
         let output = framed(tunnel.link, tunnel.tags, &inner(0xb8 | 3));
-        backend.check(&what, &marked.around(&inner(0xb8 | 2)), DecapReason::Decapsulated, Action::Pass, &output);
+        backend.check(
+            &what,
+            &marked.around(&inner(0xb8 | 2)),
+            DecapReason::Decapsulated,
+            Action::Pass,
+            &output,
+        );
         backend.refuses(&what, &marked.around(&inner(0xb8)), DecapReason::Congested);
     }
 }
@@ -222,7 +228,11 @@ fn fragments_and_contradictory_headers_are_refused() {
         ("inner length beyond the outer", with(frame.clone(), inner + 2, &[0, 49]), Malformed),
         ("inner length 19", with(frame.clone(), inner + 2, &[0, 19]), Malformed),
         ("a flipped bit", flipped, OuterChecksum),
-        ("GRE with optional fields", with(with(frame.clone(), 23, &[47]), inner, &[0x80, 0, 8, 0]), OtherHeader),
+        (
+            "GRE with optional fields",
+            with(with(frame.clone(), 23, &[47]), inner, &[0x80, 0, 8, 0]),
+            OtherHeader,
+        ),
     ];
     for (what, frame, reason) in cases {
         backend.refuses(what, &frame, reason);
@@ -303,8 +313,12 @@ fn kernel_and_host_agree() {
             let frame = Tunnel { tos: outer, ..tunnel }.around(&ip(0xb8 | inner, ends, 17, &[7; 30]));
             frames.push((frame, tunnel.tags.len()));
         }
-        let fragment = [&[17, 0, 0, 1, 1, 2, 3, 4][..], &[0xc1, 0x23, 0x17, 0xc0, 0, 60, 0, 0], &packet].concat();
-        frames.push((framed(tunnel.link, tunnel.tags, &ip(0, (BALANCER6, BACKEND6), 44, &fragment)), tunnel.tags.len()));
+        let fragment =
+            [&[17, 0, 0, 1, 1, 2, 3, 4][..], &[0xc1, 0x23, 0x17, 0xc0, 0, 60, 0, 0], &packet].concat();
+        frames.push((
+            framed(tunnel.link, tunnel.tags, &ip(0, (BALANCER6, BACKEND6), 44, &fragment)),
+            tunnel.tags.len(),
+        ));
     }
     let mut random = Random::new(6);
     let mut ran = 0u64;

@@ -1,11 +1,13 @@
 //! The backend's side of the tunnel, and labs side by side.
 
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_tests::system::{Config, Rig, Service, until};
+use lb_tests::system::{Config, Rig, Service, inside, until};
 use lb_userspace::lab::{BALANCER, Interrupt, Process, Role, VIP_IPIP, VIP_L2};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
 
 /// Ends a decapsulator and returns what it counted with this reason.
 fn counted(decap: &Process, reason: &str) -> anyhow::Result<u64> {
@@ -45,6 +47,53 @@ fn tunnels_from_strangers_and_to_strangers_are_refused_and_counted() -> anyhow::
     ensure!(counted(&decap, "decapsulated")? >= 3, "{}", decap.log_tail(20));
     let link = rig.on(Role::Backend(1), "ip", ["-json", "link", "show", "dev", "eth0"])?.expect(0)?;
     ensure!(!link.out.contains("\"xdp\""), "the decapsulator stays after its end: {link}");
+    Ok(())
+}
+
+/// The largest segment that the client's TCP sends over a new connection, without its own options.
+fn largest_segment(rig: &Rig, to: impl Into<IpAddr>) -> anyhow::Result<u32> {
+    let to = SocketAddr::new(to.into(), 80);
+    let connected =
+        inside(rig.lab.netns(Role::Client), || TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+    let stream = connected.with_context(|| format!("connecting to {to}"))?;
+    getsockopt(&stream, sockopt::TcpMaxSeg).context("TCP_MAXSEG")
+}
+
+#[test]
+fn clients_are_told_an_mss_that_fits_the_tunnel() -> anyhow::Result<()> {
+    let rig = Rig::new(1, 1)?;
+    rig.start(&Config::new([Service::web(VIP_IPIP, "ipip", &[(1, 1)])]))?;
+    let (vip, own) = (VIP_IPIP.to_string(), format!("{BALANCER}/32"));
+    let direct = rig.lab.backend_addr(1);
+    let decap = rig.decap(1, &vip, &own)?;
+    let whole = largest_segment(&rig, VIP_IPIP)?;
+    ensure!(whole == largest_segment(&rig, direct)?, "nothing is clamped yet");
+    ensure!(counted(&decap, "decapsulated")? > 0);
+
+    // Of 1500 bytes, 32 are for IPv4, UDP and GUE outside.
+    let decap = rig.decap_with(1, &vip, &own, &["--clamp-mss"])?;
+    let clamped = largest_segment(&rig, VIP_IPIP)?;
+    ensure!(clamped == whole - 32, "{clamped} of {whole}");
+    ensure!(largest_segment(&rig, direct)? == whole, "another address is clamped too");
+    // What fits follows the interface.
+    rig.on(Role::Backend(1), "ip", ["link", "set", "dev", "eth0", "mtu", "1400"])?.expect(0)?;
+    until("the smaller MTU is known", Duration::from_secs(4), || {
+        Ok(decap.log_tail(20).contains("MTU 1400").then_some(()))
+    })?;
+    let smaller = largest_segment(&rig, VIP_IPIP)?;
+    ensure!(smaller == whole - 132, "{smaller} of {whole}");
+    rig.on(Role::Backend(1), "ip", ["link", "set", "dev", "eth0", "mtu", "1500"])?.expect(0)?;
+    ensure!(counted(&decap, "mss_lowered")? == 2, "{}", decap.log_tail(20));
+
+    let decap = rig.decap_with(1, &vip, &own, &["--clamp-mss", "1000", "--clamp-on", "eth0"])?;
+    let least = largest_segment(&rig, VIP_IPIP)?;
+    ensure!(least < 1000 && least > 900, "{least}");
+    // Data goes both ways, so the checksums are right.
+    rig.answer(VIP_IPIP)?;
+    decap.signal(Signal::SIGKILL)?;
+    decap.wait(Duration::from_secs(5), &Interrupt::never())?;
+    let _plain = rig.decap(1, &vip, &own)?;
+    ensure!(largest_segment(&rig, VIP_IPIP)? == whole, "the clamp stays after its process");
     Ok(())
 }
 

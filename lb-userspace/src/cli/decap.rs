@@ -61,7 +61,8 @@ fn mss(args: &DecapArgs, link: &Link) -> Result<Option<Mss>, Failure> {
         None => Ok(None),
         Some(Clamp::To(value)) => Ok(Some(Mss { v4: value, v6: value })),
         Some(Clamp::Auto) => {
-            let too_small = || Failure::bad_input(format!("{}: no TCP fits an MTU of {}", link.name, link.mtu));
+            let too_small =
+                || Failure::bad_input(format!("{}: no TCP fits an MTU of {}", link.name, link.mtu));
             fitting(link.mtu, overhead(&args.from, args.gue_port)).map(Some).ok_or_else(too_small)
         }
     }

@@ -93,8 +93,10 @@ impl Decap {
         let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
         program.load().map_err(refused)?;
         for interface in interfaces {
-            attach_egress(program, interface)
-                .map_err(|error| Error::Link { interface: interface.clone(), source: io::Error::other(error) })?;
+            attach_egress(program, interface).map_err(|error| Error::Link {
+                interface: interface.clone(),
+                source: io::Error::other(error),
+            })?;
         }
         Ok(())
     }

@@ -124,8 +124,13 @@ impl Rig {
 
     /// Starts `lb decap eth0` on a backend and waits until it works.
     pub fn decap(&self, number: u8, vips: &str, from: &str) -> anyhow::Result<Process> {
+        self.decap_with(number, vips, from, &[])
+    }
+
+    /// As [`Self::decap`], with more options.
+    pub fn decap_with(&self, number: u8, vips: &str, from: &str, more: &[&str]) -> anyhow::Result<Process> {
         let mut command = self.lab.command(Role::Backend(number), &self.binary);
-        command.args(["decap", "eth0", "--vip", vips, "--from", from]);
+        command.args(["decap", "eth0", "--vip", vips, "--from", from]).args(more);
         let process = self.lab.spawn(&format!("decap-b{number}"), &command)?;
         until("lb decap attached", PATIENCE, || {
             process.check_running()?;

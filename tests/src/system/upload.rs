@@ -48,7 +48,7 @@ fn take(mut stream: TcpStream) -> io::Result<()> {
 
 /// Sends so many bytes to a [`Sink`]; an error unless all of them arrive within the time for each step.
 pub fn upload(netns: &Netns, to: SocketAddr, length: usize, limit: Duration) -> anyhow::Result<()> {
-    let bytes: Vec<u8> = (0..length).map(|at| (at * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..length).map(|at| (at * 31 / 8) as u8).collect();
     let mut digest = DefaultHasher::new();
     bytes.iter().for_each(|byte| digest.write_u8(*byte));
     let answer = inside(netns, || -> io::Result<String> {

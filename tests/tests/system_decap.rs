@@ -71,7 +71,7 @@ fn clients_are_told_an_mss_that_fits_the_tunnel() -> anyhow::Result<()> {
     ensure!(counted(&decap, "decapsulated")? > 0);
 
     // Of 1500 bytes, 32 are for IPv4, UDP and GUE outside.
-    let decap = rig.decap_with(1, &vip, &own, &["--clamp-mss"])?;
+    let decap = rig.decap_with(1, &["--vip", &vip, "--from", &own, "--clamp-mss"])?;
     let clamped = largest_segment(&rig, VIP_IPIP)?;
     ensure!(clamped == whole - 32, "{clamped} of {whole}");
     ensure!(largest_segment(&rig, direct)? == whole, "another address is clamped too");
@@ -85,7 +85,7 @@ fn clients_are_told_an_mss_that_fits_the_tunnel() -> anyhow::Result<()> {
     rig.on(Role::Backend(1), "ip", ["link", "set", "dev", "eth0", "mtu", "1500"])?.expect(0)?;
     ensure!(counted(&decap, "mss_lowered")? == 2, "{}", decap.log_tail(20));
 
-    let decap = rig.decap_with(1, &vip, &own, &["--clamp-mss", "1000", "--clamp-on", "eth0"])?;
+    let decap = rig.decap_with(1, &["--vip", &vip, "--from", &own, "--clamp-mss", "1000", "--clamp-on", "eth0"])?;
     let least = largest_segment(&rig, VIP_IPIP)?;
     ensure!(least < 1000 && least > 900, "{least}");
     // Data goes both ways, so the checksums are right.

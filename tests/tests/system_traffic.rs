@@ -170,7 +170,7 @@ fn a_backend_that_changes_its_mac_address_is_back_within_a_second() -> anyhow::R
     let mut port = 30_000;
     let mut ask = || {
         port += 1;
-        let request = Request { to, port, limit: Duration::from_millis(150) };
+        let request = Request { to: to.into(), port, limit: Duration::from_millis(150) };
         inside(&client, || fetch(&request))
     };
     until("a first answer", Duration::from_secs(5), || Ok(ask()?.ok()))?;

@@ -19,6 +19,7 @@ pub struct Builder {
     pub(super) backends: u8,
     pub(super) mtu: u16,
     pub(super) big_bytes: u64,
+    pub(super) ipv6: bool,
     pub(super) lifetime: Lifetime,
 }
 
@@ -43,7 +44,7 @@ fn base36(mut number: u32) -> String {
 
 impl Builder {
     pub(super) fn new(name: String) -> Self {
-        Self { name, backends: 3, mtu: 1600, big_bytes: 64 << 20, lifetime: Lifetime::Guarded }
+        Self { name, backends: 3, mtu: 1600, big_bytes: 64 << 20, ipv6: false, lifetime: Lifetime::Guarded }
     }
 
     /// How many backends (3).
@@ -62,6 +63,12 @@ impl Builder {
     #[must_use]
     pub fn big_bytes(self, big_bytes: u64) -> Self {
         Self { big_bytes, ..self }
+    }
+
+    /// With IPv6 addresses beside the IPv4 ones; without, no packet of it is ever sent.
+    #[must_use]
+    pub fn ipv6(self) -> Self {
+        Self { ipv6: true, ..self }
     }
 
     /// The lab shall be able to outlive this process: see [`Topology::release`].

@@ -11,6 +11,9 @@
 //!                 lb ───┘
 //! ```
 //!
+//! With [`Builder::ipv6`] also 2001:db8:1::/64 (client ::2, router ::1) and 2001:db8::/64 (router ::1, balancer ::5,
+//! services ::10 and ::20, backends ::21 ::22 ::23 …).
+//!
 //! ```no_run
 //! # use lb_userspace::lab::{Role, Topology, unique_prefix};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,6 +36,7 @@ mod interrupt;
 mod netns;
 mod nginx;
 mod plumbing;
+mod plumbing_v6;
 mod process;
 mod report;
 mod state;
@@ -42,7 +46,10 @@ mod topology;
 mod traffic;
 mod wait;
 
-pub use address::{BALANCER, CLIENT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, VIP_IPIP, VIP_L2};
+pub use address::{
+    BALANCER, BALANCER_V6, CLIENT, CLIENT_V6, ROUTER_CLIENT_SIDE, ROUTER_CLIENT_SIDE_V6, ROUTER_SERVER_SIDE,
+    ROUTER_SERVER_SIDE_V6, VIP_IPIP, VIP_IPIP_V6, VIP_L2, VIP_L2_V6,
+};
 pub use balancer::Balancer;
 pub use builder::{Builder, unique_prefix};
 pub use cli::{LabCommand, run};

@@ -14,8 +14,9 @@ use super::error::LabError;
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// The configuration of backend `name`, with all of its files under `dir`.
-pub(super) fn config(name: &str, dir: &Path) -> String {
+pub(super) fn config(name: &str, dir: &Path, ipv6: bool) -> String {
     let dir = dir.display();
+    let listen_v6 = if ipv6 { "\n        listen [::]:80 backlog=4096;" } else { "" };
     // One process, no master: killing it kills all of it, and the death signal reaches all of it.
     format!(
         r#"daemon off;
@@ -33,7 +34,7 @@ http {{
     scgi_temp_path {dir}/{name}.tmp/scgi;
     map $arg_rate $lab_rate {{ default 4m; "~^[0-9]+[km]?$" $arg_rate; }}
     server {{
-        listen *:80 backlog=4096;
+        listen *:80 backlog=4096;{listen_v6}
         keepalive_timeout 0;
         add_header X-Backend {name} always;
         location = / {{ return 200 "backend {name}\nclient $remote_addr:$remote_port\n"; }}

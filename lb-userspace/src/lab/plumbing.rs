@@ -15,11 +15,14 @@ use super::topology::Role;
 const CLIENT_MTU: u16 = 1500;
 
 /// Kernel settings that must be there before the interfaces are: new interfaces inherit `default`.
-pub(super) fn sysctls(role: Role) -> String {
+pub(super) fn sysctls(role: Role, ipv6: bool) -> String {
+    let no_ipv6 = if ipv6 { "0" } else { "1" };
     let mut settings = vec![
         // Silence: no router solicitations, no duplicate address detection.
-        ("net/ipv6/conf/all/disable_ipv6", "1"),
-        ("net/ipv6/conf/default/disable_ipv6", "1"),
+        ("net/ipv6/conf/all/disable_ipv6", no_ipv6),
+        ("net/ipv6/conf/default/disable_ipv6", no_ipv6),
+        ("net/ipv6/conf/default/accept_ra", "0"),
+        ("net/ipv6/conf/default/accept_dad", "0"),
         // Requests and replies take different ways here: that is the point of direct server return.
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::netns::{self, Netns};
 use super::process::{Lifetime, Nursery, Process};
 use super::state::{self, State};
 use super::wait::wait_for;
-use super::{nginx, plumbing, stub};
+use super::{nginx, plumbing, plumbing_v6, stub};
 
 /// Which machine of the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +78,11 @@ impl Topology {
     /// The address of backend `number`, counted from 1.
     pub fn backend_addr(&self, number: u8) -> Ipv4Addr {
         address::backend(number)
+    }
+
+    /// The IPv6 address of backend `number`, in a lab with IPv6.
+    pub fn backend_addr_v6(&self, number: u8) -> Ipv6Addr {
+        address::backend_v6(number)
     }
 
     /// The file that `/big` serves.
@@ -156,31 +161,35 @@ impl Topology {
             children: Mutex::default(),
             released: false,
         };
-        lab.plumb(roles, wanted.mtu)?;
-        lab.serve(wanted.big_bytes)?;
+        lab.plumb(roles, wanted)?;
+        lab.serve(wanted)?;
         Ok(lab)
     }
 
-    fn plumb(&self, roles: &[Role], mtu: u16) -> Result<(), LabError> {
+    fn plumb(&self, roles: &[Role], wanted: &Builder) -> Result<(), LabError> {
+        let Builder { mtu, ipv6, .. } = *wanted;
         let spaces: Vec<_> = self.state.netns.iter().map(|name| format!("netns add {name}")).collect();
         netns::ip_batch(&spaces)?;
         for &role in roles {
-            self.netns(role).script(&plumbing::sysctls(role))?;
+            self.netns(role).script(&plumbing::sysctls(role, ipv6))?;
         }
         netns::ip_batch(&plumbing::cables(|role| netns_name(self.name(), role), self.backends, mtu))?;
         for &role in roles {
             self.netns(role).script(&plumbing::bring_up(role, self.backends, mtu))?;
+            if ipv6 {
+                self.netns(role).script(&plumbing_v6::bring_up(role))?;
+            }
         }
         self.attach_stub(Role::Fabric, "lb")
     }
 
-    fn serve(&mut self, big_bytes: u64) -> Result<(), LabError> {
-        nginx::write_big_file(&self.big_file(), big_bytes)?;
+    fn serve(&mut self, wanted: &Builder) -> Result<(), LabError> {
+        nginx::write_big_file(&self.big_file(), wanted.big_bytes)?;
         let mut servers = Vec::new();
         for number in 1..=self.backends {
             let name = format!("b{number}");
             let file = self.dir().join(format!("{name}.conf"));
-            let write = |()| fs::write(&file, nginx::config(&name, self.dir()));
+            let write = |()| fs::write(&file, nginx::config(&name, self.dir(), wanted.ipv6));
             fs::create_dir(self.dir().join(format!("{name}.tmp")))
                 .and_then(write)
                 .map_err(LabError::io(format!("write {}", file.display())))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use lb_userspace::lab::Netns;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -38,22 +38,31 @@ fn enter(netns: &Netns) -> anyhow::Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     /// The service.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// The client's port.
     pub port: u16,
     /// How long connecting, and each read, may take.
     pub limit: Duration,
 }
 
+/// Any address of the family of `to`, with this port.
+pub fn unspecified(to: SocketAddr, port: u16) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+    }
+}
+
 /// Connects from a fixed port of the current namespace.
 fn open(request: &Request) -> io::Result<TcpStream> {
-    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let family = if request.to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let limit = TimeVal::new(request.limit.as_secs() as i64, request.limit.subsec_micros().into());
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
-    bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, request.port)))?;
-    connect(fd.as_raw_fd(), &SockaddrIn::from(request.to))?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(unspecified(request.to, request.port)))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(request.to))?;
     Ok(fd.into())
 }
 
@@ -70,9 +79,10 @@ pub fn fetch(request: &Request) -> io::Result<String> {
 /// Requests a page from each of these ports of the namespace, eight at a time; the answering backend by port.
 pub fn fetch_all(
     netns: &Netns,
-    to: SocketAddrV4,
+    to: impl Into<SocketAddr>,
     ports: impl IntoIterator<Item = u16>,
 ) -> anyhow::Result<BTreeMap<u16, String>> {
+    let to = to.into();
     let left: Mutex<Vec<u16>> = Mutex::new(ports.into_iter().collect());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let worker = || -> anyhow::Result<Vec<(u16, String)>> {
@@ -103,7 +113,8 @@ pub struct Echo {
 
 impl Echo {
     /// Listens there; serves one connection after the other.
-    pub fn listen(netns: &Netns, on: SocketAddrV4) -> anyhow::Result<Self> {
+    pub fn listen(netns: &Netns, on: impl Into<SocketAddr>) -> anyhow::Result<Self> {
+        let on = on.into();
         let listener =
             inside(netns, || TcpListener::bind(on))?.with_context(|| format!("listening on {on}"))?;
         listener.set_nonblocking(true).context("listener")?;
@@ -155,8 +166,9 @@ pub struct Conversation {
 
 impl Conversation {
     /// Connects from the namespace.
-    pub fn start(netns: &Netns, to: SocketAddrV4) -> anyhow::Result<Self> {
-        let stream = inside(netns, || TcpStream::connect_timeout(&to.into(), Duration::from_secs(3)))?;
+    pub fn start(netns: &Netns, to: impl Into<SocketAddr>) -> anyhow::Result<Self> {
+        let to = to.into();
+        let stream = inside(netns, || TcpStream::connect_timeout(&to, Duration::from_secs(3)))?;
         let mut stream = stream.with_context(|| format!("connecting to {to}"))?;
         let (rounds, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, stopped) = (Arc::clone(&rounds), Arc::clone(&stop));

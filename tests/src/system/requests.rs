@@ -1,7 +1,7 @@
 //! A client that asks for a page again and again while something happens.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -53,7 +53,7 @@ impl Requests {
             let mut answers = Answers::default();
             for port in PORTS {
                 // Time for a SYN to be repeated once: a loaded machine is no failure.
-                let to = SocketAddrV4::new(VIP_L2, 80);
+                let to = SocketAddr::from((VIP_L2, 80));
                 match fetch(&Request { to, port, limit: Duration::from_secs(4) }) {
                     Ok(name) => *answers.by_backend.entry(name).or_default() += 1,
                     Err(error) => answers.failures.push(format!("port {port}: {error}")),

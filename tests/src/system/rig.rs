@@ -3,14 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use lb_userspace::lab::{BALANCER, Interrupt, Process, Role, Topology, unique_prefix};
+use lb_userspace::lab::{BALANCER, Builder, Interrupt, Process, Role, Topology, unique_prefix};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -36,7 +36,12 @@ pub struct Rig {
 impl Rig {
     /// A lab with this many backends and a `/big` of this many MiB.
     pub fn new(backends: u8, big_mib: u64) -> anyhow::Result<Self> {
-        let lab = Topology::builder(unique_prefix()).backends(backends).big_bytes(big_mib << 20).build()?;
+        Self::of(|lab| lab.backends(backends).big_bytes(big_mib << 20))
+    }
+
+    /// A lab as it is wished.
+    pub fn of(wish: impl FnOnce(Builder) -> Builder) -> anyhow::Result<Self> {
+        let lab = wish(Topology::builder(unique_prefix())).build()?;
         let path = lab.netns(Role::Balancer).path();
         let inode = fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?.ino();
         let (daemon, starts, interface) = (RefCell::default(), Cell::new(0), Cell::new("eth0"));
@@ -116,6 +121,20 @@ impl Rig {
         Ok(daemon)
     }
 
+    /// Starts the daemon on `eth0` with these sections of a config.
+    pub fn start_text(&self, sections: &str) -> anyhow::Result<Process> {
+        self.write_text(&format!("version: 1\ninterfaces: [{{name: eth0}}]\n{sections}"))?;
+        self.run(&[])
+    }
+
+    /// Packets counted for this reason, those of services included.
+    pub fn counted(&self, reason: &str) -> anyhow::Result<u64> {
+        let counters = self.lb(["counters", "--output", "json"])?.expect(0)?.json()?;
+        let services = counters["services"].as_array().into_iter().flatten();
+        let drops = services.filter_map(|service| service["drops"][reason].as_u64());
+        Ok(counters["reasons"][reason].as_u64().unwrap_or(0) + drops.sum::<u64>())
+    }
+
     /// Writes the config and starts the daemon with it.
     pub fn start(&self, config: &Config) -> anyhow::Result<Process> {
         self.write(config)?;
@@ -124,13 +143,13 @@ impl Rig {
 
     /// Starts `lb decap eth0` on a backend and waits until it works.
     pub fn decap(&self, number: u8, vips: &str, from: &str) -> anyhow::Result<Process> {
-        self.decap_with(number, vips, from, &[])
+        self.decap_with(number, &["--vip", vips, "--from", from])
     }
 
-    /// As [`Self::decap`], with more options.
-    pub fn decap_with(&self, number: u8, vips: &str, from: &str, more: &[&str]) -> anyhow::Result<Process> {
+    /// `lb decap eth0` with these options.
+    pub fn decap_with(&self, number: u8, options: &[&str]) -> anyhow::Result<Process> {
         let mut command = self.lab.command(Role::Backend(number), &self.binary);
-        command.args(["decap", "eth0", "--vip", vips, "--from", from]).args(more);
+        command.args(["decap", "eth0"]).args(options);
         let process = self.lab.spawn(&format!("decap-b{number}"), &command)?;
         until("lb decap attached", PATIENCE, || {
             process.check_running()?;
@@ -202,13 +221,13 @@ impl Rig {
 
     /// curl on a machine; `-s`, no proxy, at most 20 s.
     pub fn curl<'a>(&self, role: Role, args: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Run> {
-        let fixed = ["-q", "-sS", "--noproxy", "*", "--max-time", "20"];
+        let fixed = ["-q", "-g", "-sS", "--noproxy", "*", "--max-time", "20"];
         self.on(role, "curl", fixed.into_iter().chain(args))
     }
 
     /// One page from `http://ADDRESS/` for the client, at most 2 s: the name of the backend that answered.
-    pub fn answer(&self, address: Ipv4Addr) -> anyhow::Result<String> {
-        let url = format!("http://{address}/");
+    pub fn answer(&self, address: impl Into<IpAddr>) -> anyhow::Result<String> {
+        let url = format!("http://{}/", SocketAddr::new(address.into(), 80));
         let run = self.curl(Role::Client, ["--max-time", "2", &url])?.expect(0)?;
         let name = run.out.lines().find_map(|line| line.strip_prefix("backend "));
         name.map(str::to_owned).with_context(|| format!("no backend named in {run}"))

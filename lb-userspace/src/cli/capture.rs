@@ -123,7 +123,7 @@ async fn follow(
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = look.tick() => {
-                while let Some(sample) = sampling.next() {
+                while let Some(sample) = sampling.pop() {
                     sink.take(&sample, booted, names)?;
                     if most == Some(sink.count) {
                         return Ok(());

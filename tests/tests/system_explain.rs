@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use lb_tests::system::{Config, Request, Rig, fetch, inside, until};
 use lb_userspace::lab::{CLIENT, Interrupt, Role, VIP_L2};
-use lb_userspace::simulate::capture_file::read;
+use lb_userspace::simulate::capture_file::{Captured, read};
 use lb_userspace::simulate::language::describe;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -66,7 +66,10 @@ fn capture_writes_what_passes_and_leaves_nothing_switched_on() -> anyhow::Result
     // Of no service, and so not wanted.
     rig.on(Role::Client, "ping", ["-c", "1", "-W", "1", "203.0.113.5"])?;
     until("packets in the file", Duration::from_secs(10), || {
-        Ok(read(&file).ok().filter(|packets| packets.len() >= 20).map(drop))
+        let opening = |packets: &Vec<Captured>| {
+            packets.iter().filter(|packet| describe(&packet.frame).contains(" syn ")).count() == 5
+        };
+        Ok(read(&file).ok().filter(opening).map(drop))
     })?;
     capture.signal(Signal::SIGINT)?;
     ensure!(capture.wait(Duration::from_secs(5), &Interrupt::never())?.success(), "{}", capture.log_tail(20));

@@ -27,6 +27,9 @@ use crate::simulate::language::describe;
 /// How often the ring buffer is emptied.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Samples taken at a time: more may come in than can be written, and Ctrl-C is to be heard.
+const BATCH: usize = 10_000;
+
 /// `lb capture`.
 pub(super) fn run(context: &Context, args: &CaptureArgs) -> Result<ExitCode, Failure> {
     let instance = context.instance()?;
@@ -119,19 +122,23 @@ async fn follow(
     let booted = daemon::now().saturating_sub(Duration::from_nanos(monotonic_ns()));
     let mut look = interval(LOOK);
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            _ = look.tick() => {
-                while let Some(sample) = sampling.next() {
-                    sink.take(&sample, booted, names)?;
-                    if most == Some(sink.count) {
-                        return Ok(());
-                    }
-                }
-                sink.flush()?;
+        let ended = tokio::select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            _ = look.tick() => false,
+        };
+        // Also at the end: what was sampled before it is wanted.
+        for _ in 0..BATCH {
+            let Some(sample) = sampling.pop() else { break };
+            sink.take(&sample, booted, names)?;
+            if most == Some(sink.count) {
+                return Ok(());
             }
         }
+        if ended {
+            return Ok(());
+        }
+        sink.flush()?;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
-use super::args::{Clamp, DecapArgs};
+use super::decap_args::{Clamp, DecapArgs};
 use super::error::Failure;
 use crate::dataplane::{Decap, DecapLists, Facts, Mode, Mss};
 use crate::model::Prefix;

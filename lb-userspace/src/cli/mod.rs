@@ -7,6 +7,7 @@ mod capture;
 mod check;
 mod confirm;
 mod decap;
+mod decap_args;
 mod detach;
 mod error;
 mod explain;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use lb_common::abi::VerdictKind;
 
 use super::args::Output;
+use super::decap_args::prefix;
 use crate::model::Prefix;
 use crate::simulate::language::Mac;
 
@@ -87,25 +88,4 @@ impl Wanted {
             Self::Drop => VerdictKind::Drop,
         }
     }
-}
-
-/// `198.51.100.0/24`, `2001:db8::/32`, or an address alone.
-fn prefix(text: &str) -> Result<Prefix, String> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let address: std::net::IpAddr = address.parse().map_err(|_| format!("{address} is no address"))?;
-    let host = Prefix::host(address);
-    let Some(length) = length else { return Ok(host) };
-    let length: u8 = length
-        .parse()
-        .ok()
-        .filter(|length| *length <= host.length)
-        .ok_or_else(|| format!("a prefix length is 0 to {}", host.length))?;
-    let prefix = Prefix::containing(address, length);
-    if prefix.network != address {
-        return Err(format!("host bits are set: {} is the network", prefix.network));
-    }
-    Ok(prefix)
 }

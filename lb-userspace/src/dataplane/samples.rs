@@ -26,7 +26,7 @@ impl Sampling {
         let mut sampling = Self { control, samples };
         // What an earlier capture has left is not this one's.
         sampling.set(Switch::Off)?;
-        while sampling.next().is_some() {}
+        while sampling.pop().is_some() {}
         sampler.set(0, Plain(*filter), 0).map_err(Error::map(SAMPLER))?;
         sampling.set(Switch::On)?;
         Ok(sampling)
@@ -42,7 +42,7 @@ impl Sampling {
     }
 
     /// The next sample, if there is one.
-    pub fn next(&mut self) -> Option<Sample> {
+    pub fn pop(&mut self) -> Option<Sample> {
         loop {
             let item = self.samples.next()?;
             // One of another size is no sample.

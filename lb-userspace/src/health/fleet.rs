@@ -128,7 +128,7 @@ impl Fleet {
             checks.push(self.job(question, asked(service.id, backend, check), (place, index)));
         }
         let agent = service.agent.as_ref().map(|agent| {
-            let asked = Asked::Direct(backend.address.into(), agent.port);
+            let asked = Asked::Direct(backend.address, agent.port);
             self.job(Question::Agent(agent.clone()), asked, (place, checks.len()))
         });
         let said = agent.and_then(|agent| self.jobs.get(&agent)).map(|job| job.said);

@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn an_mss_is_a_number_or_found_out() {
-        let parsed = |words: &[&str]| {
+        let parsed = |words: &[&str]| -> Result<_, clap::error::ErrorKind> {
             let fixed = ["lb", "decap", "eth0", "--vip", "203.0.113.10", "--from", "203.0.113.5"];
             let options = Options::try_parse_from(fixed.iter().chain(words)).map_err(|error| error.kind())?;
             match options.command {

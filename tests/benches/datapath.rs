@@ -12,7 +12,7 @@ use lb_tests::packets::*;
 use lb_tests::scene::*;
 use lb_userspace::model::ServiceId;
 use lb_userspace::model::ring::{self, Member, Seed};
-use lb_userspace::reconcile::{Desired, DesiredBackend};
+use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredHop};
 
 /// Runs per measurement.
 const REPEAT: u32 = 1_000_000;
@@ -68,7 +68,11 @@ fn scene(weight: u32) -> Desired {
         desired.services.iter_mut().find(|service| service.id.port == L2).expect("a service of the scene");
     let with = |number: u8, weight: u32| {
         let plain = backend(1, number, None);
-        DesiredBackend { weight, next_hop: plain.next_hop.map(|(port, _)| (port, NEAR)), ..plain }
+        DesiredBackend {
+            weight,
+            next_hop: plain.next_hop.map(|hop| DesiredHop { mac: NEAR, ..hop }),
+            ..plain
+        }
     };
     service.backends = vec![with(41, 1), with(42, weight)];
     desired
@@ -121,10 +125,10 @@ fn on_host(bench: &mut Bench, frame: &[u8]) -> f64 {
 
 fn rings() {
     println!("\n{:<58} {:>9}", "ring of 65,537 slots", "ms");
-    let service = ServiceId { address: VIP, protocol: Protocol::Tcp, port: 80 };
+    let service = ServiceId::single(VIP, Protocol::Tcp, 80);
     let seed = Seed { service, key: [7; 16] };
     for backends in [10u32, 100, 1000] {
-        let member = |n| Member { address: Ipv4Addr::from(0xc612_0000 + n), weight: 1 };
+        let member = |n| Member { address: Ipv4Addr::from(0xc612_0000 + n).into(), weight: 1 };
         let members: Vec<Member> = (0..backends).map(member).collect();
         let ns = per_run(5, || {
             black_box(ring::build(&seed, black_box(&members), 65_537));

@@ -4,10 +4,11 @@
 use std::net::Ipv4Addr;
 
 use lb_common::abi::{BackendId, Protocol, Slot, SlotState, mapped};
-use lb_tests::bpf::{Action, Bench};
+use lb_tests::bpf::Bench;
 use lb_tests::mutate::{Random, mutated};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
+use lb_userspace::model::Prefix;
 use lb_userspace::reconcile::Step;
 
 /// Mutations of each well-formed packet, per state of the rings.
@@ -94,11 +95,12 @@ fn compare(bench: &mut Bench, state: &str, seed: u64) -> usize {
 /// Every fresh slot of a service becomes late, as the daemon will have it an idle time after a change.
 fn age(bench: &mut Bench) {
     let observed = bench.observed();
+    let entries = observed.entries();
     let mut steps = Vec::new();
-    for (key, slots) in &observed.rings {
+    for (id, slots) in &observed.rings {
         let late = |slot: &Slot| (slot.state() == SlotState::Fresh).then_some(slot.late());
         let words: Vec<Option<Slot>> = slots.iter().map(late).collect();
-        steps.push(Step::WriteSlots { start: observed.services[key].ring_start, words });
+        steps.push(Step::WriteSlots { start: entries[id].ring_start, words });
     }
     bench.execute(steps);
 }
@@ -138,7 +140,7 @@ fn kernel_and_host_agree() {
 
     let mut without = desired();
     without.services.retain(|service| service.id.protocol == Protocol::Tcp);
-    without.vips.remove(&QUIET_VIP);
+    without.vips.remove(&Prefix::host(QUIET_VIP.into()));
     bench.apply(&without);
     bench.apply(&desired());
     ran += compare(&mut bench, "services removed and made anew", 5);

@@ -8,6 +8,7 @@ use lb_common::datapath::hash;
 use lb_tests::bpf::{Action, Bench};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
+use lb_userspace::model::ServiceId;
 use lb_userspace::reconcile::{Desired, DesiredBackend, Step};
 
 /// Flows that each test follows.
@@ -52,28 +53,23 @@ fn slot_of(bench: &Bench, n: u32, protocol: Protocol) -> (u32, Slot) {
     let port = if protocol == Protocol::Tcp { L2 } else { DNS };
     let flow = flow(n, port);
     let observed = bench.observed();
-    let (key, service) = observed
-        .services
-        .iter()
-        .find(|(key, _)| key.port == port.to_be_bytes() && key.protocol == protocol.number())
-        .expect("a service of the scene");
+    let service = observed.services()[&ServiceId::single(VIP, protocol, port)];
     let (from, to) = (flow.from, flow.to);
-    let hash = hash::flow_v4(
+    let hash = hash::flow(
         observed.control.hash_key,
-        from.0.octets(),
-        to.0.octets(),
+        mapped(from.0.octets()),
+        mapped(to.0.octets()),
         from.1.to_be_bytes(),
         to.1.to_be_bytes(),
         protocol.number(),
     );
     let index = hash::slot(hash, service.ring_size);
-    (service.ring_start + index, observed.rings[key][index as usize])
+    (service.ring_start + index, observed.rings[&service.id][index as usize])
 }
 
 fn id_of(bench: &Bench, number: u8, protocol: Protocol) -> BackendId {
     let port = if protocol == Protocol::Tcp { L2 } else { DNS };
-    let service = bench.observed().services.iter().find(|(key, _)| key.port == port.to_be_bytes());
-    let service = service.expect("a service of the scene").1.id;
+    let service = bench.observed().services()[&ServiceId::single(VIP, protocol, port)].id;
     let address = mapped(near(number).octets());
     let mut found = bench
         .observed()
@@ -112,8 +108,9 @@ fn number(bench: &Bench, id: BackendId) -> u8 {
 fn age(bench: &mut Bench) {
     let observed = bench.observed();
     let late = |slot: &Slot| (slot.state() == SlotState::Fresh).then_some(slot.late());
-    let steps = observed.rings.iter().map(|(key, slots)| Step::WriteSlots {
-        start: observed.services[key].ring_start,
+    let entries = observed.entries();
+    let steps = observed.rings.iter().map(|(id, slots)| Step::WriteSlots {
+        start: entries[id].ring_start,
         words: slots.iter().map(late).collect(),
     });
     let steps = steps.collect();

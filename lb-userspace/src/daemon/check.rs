@@ -18,7 +18,7 @@ use crate::health::probe::Failure;
 use crate::health::task::{Event, Question, Target, Task, TaskId};
 use crate::health::words;
 use crate::model::{Model, Via};
-use crate::netlink::{Resolutions, resolve};
+use crate::netlink::{Resolutions, links, resolve};
 
 /// How long unresolved next hops are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,7 +58,9 @@ pub(super) async fn beside(
     attached: &BTreeSet<u32>,
 ) -> Result<Vec<Checked>, Error> {
     let resolutions = resolve(next_hops(model), PATIENCE).await?;
-    Ok(all(lanes, model, &Ways { numbers, resolutions: &resolutions, attached }, None).await)
+    let links = links().await?;
+    let known = Ways { numbers, resolutions: &resolutions, attached, links: &links };
+    Ok(all(lanes, model, &known, None).await)
 }
 
 /// Makes them without a daemon. Where nothing is attached, the program is attached for as long as it takes, and takes no
@@ -71,7 +73,8 @@ pub async fn check_once(instance: &Instance, candidate: Candidate) -> Result<Vec
     let mut backends = model.services.iter().flat_map(|service| &service.backends);
     if !backends.any(|backend| backend.checks.iter().any(|check| check.via == Via::Service)) {
         let (numbers, attached) = (BTreeMap::new(), BTreeSet::new());
-        let known = Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached };
+        let links = links().await?;
+        let known = Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached, links: &links };
         return Ok(all(probing.lanes(), &model, &known, None).await);
     }
     let interrupted = |kind| {
@@ -87,7 +90,8 @@ pub async fn check_once(instance: &Instance, candidate: Candidate) -> Result<Vec
             Err(error) => return Err(error),
         };
         let attached = stage.engine.attached();
-        let known = Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached };
+        let links = links().await?;
+        let known = Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached, links: &links };
         Ok(all(probing.lanes(), &model, &known, trouble.as_deref()).await)
     };
     // Interrupted or not, the stage is cleared when it goes.

@@ -1,7 +1,7 @@
 //! How each probe's target is reached now, from what the data plane and the network know. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::health::check::Standing;
@@ -11,7 +11,7 @@ use crate::health::probe::Failure;
 use crate::health::task::{Question, Target, Task, TaskId, ThroughService};
 use crate::health::words::Way;
 use crate::model::{Check, CheckKind, Exchange, Forwarding, Model, Via};
-use crate::netlink::{Resolution, Resolutions};
+use crate::netlink::{NextHop, Resolution, Resolutions, Snapshot};
 
 /// What is known of the ways to backends.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,22 @@ pub(super) struct Ways<'a> {
     pub(super) resolutions: &'a Resolutions,
     /// Interfaces whose packets the program sees.
     pub(super) attached: &'a BTreeSet<u32>,
+    /// Interfaces and addresses.
+    pub(super) links: &'a Snapshot,
+}
+
+impl Ways<'_> {
+    /// The node's address that a probe to a service comes from: the one on the way to the backend, if that is of the
+    /// service's family. Answers come to it by themselves, so any attached interface's will do otherwise.
+    fn node(&self, service: IpAddr, hop: &NextHop) -> IpAddr {
+        if hop.source.is_ipv4() == service.is_ipv4() {
+            return hop.source;
+        }
+        let interfaces = std::iter::once(&hop.ifindex).chain(self.attached);
+        let own = interfaces.filter_map(|index| Some(self.links.by_index(*index)?.source_for(service)));
+        let own = own.filter(|own| !own.is_unspecified() && own.is_ipv4() == service.is_ipv4());
+        own.into_iter().next().unwrap_or(Ipv6Addr::UNSPECIFIED.into())
+    }
 }
 
 /// How a probe gets to its target; `gate` is the way through services, or `trouble` says why there is none.
@@ -32,7 +48,12 @@ pub(super) fn target(
     gate: Option<u16>,
     trouble: Option<&str>,
 ) -> Target {
+    let portless = matches!(question, Question::Check(check) if check.kind == CheckKind::Icmp);
     let (service, backend, port) = match *asked {
+        Asked::Direct(_, 0) | Asked::Through(_, _, 0) if !portless => {
+            let why = "the service takes every port: the check needs one (port: names it)";
+            return Target::Impossible(why.to_owned());
+        }
         Asked::Direct(address, port) => return Target::Direct { address, port },
         Asked::Through(service, backend, port) => (service, backend, port),
     };
@@ -63,7 +84,7 @@ pub(super) fn target(
                 .to_owned(),
         );
     }
-    let node = source.unwrap_or(hop.source);
+    let node = source.unwrap_or_else(|| ways.node(service.address, hop));
     if node.is_unspecified() {
         return Target::Impossible(
             "the interface towards it has no address for probes to come from (source: names one)".to_owned(),

@@ -200,7 +200,9 @@ impl Daemon {
         match self.engine.numbers() {
             Ok(numbers) => {
                 let (resolutions, attached) = (self.resolutions.borrow().clone(), self.engine.attached());
-                let ways = Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached };
+                let links = self.links.borrow().clone();
+                let ways =
+                    Ways { numbers: &numbers, resolutions: &resolutions, attached: &attached, links: &links };
                 self.health.assign(&ways).await;
             }
             Err(error) => tracing::error!(%error, "probes not assigned"),

@@ -6,8 +6,9 @@ use std::io;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, Xdp};
-use lb_common::abi::names::BALANCER_PROGRAM;
+use lb_common::abi::names::{BALANCER_PROGRAM, PORTS};
 
+use super::maps::Maps;
 use super::{Error, Facts, Pins, Refusal, object, stages};
 use crate::reconcile::Size;
 
@@ -147,6 +148,19 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
     let last = pins.links().is_empty();
     if last {
         pins.remove_all()?;
+    } else if let Some(maps) = Maps::open(pins)? {
+        clear_stages(pins, &maps, ifindex)?;
     }
     Ok(last)
+}
+
+/// Unloads the programs that the port of an interface has besides the attached one.
+fn clear_stages(pins: &Pins, maps: &Maps, ifindex: u32) -> Result<(), Error> {
+    for number in 1..=maps.size.ports {
+        let port = maps.ports.get(&number, 0).map_err(Error::map(PORTS))?;
+        if port.ifindex == ifindex {
+            stages::clear(pins, number as u16)?;
+        }
+    }
+    Ok(())
 }

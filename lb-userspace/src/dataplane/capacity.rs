@@ -13,7 +13,7 @@ pub const PORTS: u32 = 64;
 
 /// Rates of single sources that are kept at a time; the least recently used make room. A source of whom nothing is
 /// known has a whole burst, so that a flood from more sources than these is for the service's own limit.
-pub(super) const SOURCE_BUCKETS: u32 = 64 << 10;
+pub(super) const SOURCE_BUCKETS: u32 = 32 << 10;
 
 /// Fragmented packets under way: fragments of one arrive within milliseconds, and seconds at the most.
 pub(super) const FRAGMENTS: u32 = 16 << 10;

@@ -6,6 +6,7 @@ use lb_common::abi::{Protocol, VipEntry};
 use lb_tests::bpf::Bench;
 use lb_tests::scene::{FROM_NODE, L2, backend, desired, service};
 use lb_userspace::dataplane::Stopwatch;
+use lb_userspace::model::Prefix;
 use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredService, Size};
 
 /// The first service's address; the others follow it (RFC 2544 section C.2.2: for benchmarks).
@@ -38,6 +39,7 @@ impl Scene {
         let ring = self.ring.unwrap_or(100 * self.backends * 2);
         Size {
             services: self.services + 2,
+            keys: self.services + 2,
             vips: self.services,
             ring_slots: (self.services + 2) * ring.max(4096),
             backends: (self.services + 2) * self.backends,
@@ -50,7 +52,7 @@ impl Scene {
         let addresses = (0..self.services).map(|n| Ipv4Addr::from_bits(FIRST_SERVICE.to_bits() + n));
         let tunnels: Vec<DesiredBackend> = (0..self.backends)
             .map(|n| DesiredBackend {
-                address: Ipv4Addr::from_bits(FIRST_BACKEND.to_bits() + n),
+                address: Ipv4Addr::from_bits(FIRST_BACKEND.to_bits() + n).into(),
                 ..backend(1, 31, FROM_NODE)
             })
             .collect();
@@ -59,19 +61,21 @@ impl Scene {
         let first = |protocol, port, backends: &[DesiredBackend]| {
             let mut one =
                 DesiredService { ring_size: self.ring, ..service(protocol, port, backends.to_vec()) };
-            one.id.address = FIRST_SERVICE;
+            one.id.address = FIRST_SERVICE.into();
             one
         };
         let mut services: Vec<DesiredService> = Vec::new();
         for address in addresses.clone() {
             let mut one = first(Protocol::Tcp, TCP, &tunnels);
-            one.id.address = address;
+            one.id.address = address.into();
             services.push(one);
         }
         services.push(first(Protocol::Udp, UDP, &tunnels));
         services.push(first(Protocol::Tcp, L2, &plain));
-        let flags = VipEntry::ANSWER_ARP | VipEntry::DROP_OTHER_PORTS;
-        let vips = addresses.map(|address| (address, VipEntry { flags, ..VipEntry::default() })).collect();
+        let flags = VipEntry::ADVERTISED | VipEntry::DROP_OTHER_PORTS;
+        let vips = addresses
+            .map(|address| (Prefix::host(address.into()), VipEntry { flags, ..VipEntry::default() }))
+            .collect();
         Desired { services, vips, ..desired() }
     }
 }

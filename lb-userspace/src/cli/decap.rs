@@ -1,5 +1,7 @@
 //! `lb decap`: the backend's side of a tunnel.
 
+mod args;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,11 +11,13 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
-use super::args::{Clamp, DecapArgs};
+pub(super) use args::DecapArgs;
+
 use super::error::Failure;
 use crate::dataplane::{Decap, DecapLists, Facts, Mode, Mss};
 use crate::model::Prefix;
 use crate::netlink::{Link, links};
+use args::Clamp;
 
 /// How often the counters and the interface are looked at.
 const LOOK: Duration = Duration::from_secs(1);

@@ -54,7 +54,7 @@ fn tunnels_from_strangers_and_to_strangers_are_refused_and_counted() -> anyhow::
 fn largest_segment(rig: &Rig, to: impl Into<IpAddr>) -> anyhow::Result<u32> {
     let to = SocketAddr::new(to.into(), 80);
     let connected =
-        inside(rig.lab.netns(Role::Client), || TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+        inside(&rig.lab.netns(Role::Client), || TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
     let stream = connected.with_context(|| format!("connecting to {to}"))?;
     getsockopt(&stream, sockopt::TcpMaxSeg).context("TCP_MAXSEG")
 }

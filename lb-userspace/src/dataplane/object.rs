@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use lb_common::abi::names::*;
 
@@ -74,13 +74,14 @@ pub struct ProgramUse {
 }
 
 /// The programs and the ELF objects they are in, for looking at what the compiler made of them.
-pub fn objects() -> [(&'static str, &'static [u8]); 5] {
+pub fn objects() -> [(&'static str, &'static [u8]); 6] {
     [
         (BALANCER_PROGRAM, BALANCER),
         (SLOW_PROGRAM, BALANCER),
         (SAMPLED_PROGRAM, BALANCER),
         (PROBE_PROGRAM, BALANCER),
         (DECAP_PROGRAM, DECAP),
+        (CLAMP_PROGRAM, DECAP),
     ]
 }
 
@@ -93,8 +94,16 @@ fn verify_one(object: &'static [u8], name: &'static str) -> Result<ProgramUse, E
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);
     let mut object = loader.load(object).map_err(Error::load)?;
-    let program = program(&mut object, name)?;
-    let info = program.info().map_err(|source| Error::Program { program: name, source })?;
+    let refused = |source| Error::Program { program: name, source };
+    let info = if name == CLAMP_PROGRAM {
+        let program = object.program_mut(name).ok_or(Error::Missing(name))?;
+        let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+        program.load().map_err(refused)?;
+        program.info()
+    } else {
+        program(&mut object, name)?.info()
+    };
+    let info = info.map_err(refused)?;
     Ok(ProgramUse {
         program: name,
         verified_instructions: info.verified_instruction_count().unwrap_or_default(),

@@ -33,7 +33,7 @@ fn service(vip: impl Into<IpAddr>, protocol: &str, port: u16, more: &str) -> Str
     let vip = vip.into();
     let backend = if vip.is_ipv4() { "203.0.113.21" } else { "2001:db8::21" };
     format!(
-        "  - {{name: \"{protocol} {vip}\", address: \"{vip}\", protocol: {protocol}, port: {port}, forwarding: l2, \
+        "  - {{name: \"{protocol}-{vip}\", address: \"{vip}\", protocol: {protocol}, port: {port}, forwarding: l2, \
          backends: [{{address: \"{backend}\"}}]{more}}}\n"
     )
 }

@@ -34,7 +34,7 @@ fn explain_foretells_the_backend_of_real_connections() -> anyhow::Result<()> {
     ensure!(rig.status()?["recorded_flows"] == 0, "explaining records flows");
     for (port, address) in PORTS.zip(foretold) {
         let to = SocketAddrV4::new(VIP_L2, 80);
-        let request = Request { to, port, limit: Duration::from_secs(4) };
+        let request = Request { to: to.into(), port, limit: Duration::from_secs(4) };
         let name = inside(&rig.lab.netns(Role::Client), || fetch(&request))??;
         let wanted = address.replace("203.0.113.2", "b");
         ensure!(name == wanted, "port {port}: {name} answered, {address} was foretold");

@@ -1,8 +1,11 @@
 //! By what services are found: their keys, records, prefixes and addresses, before and after.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{PrefixEntry, PrefixKey, RangeKey, ServiceEntry, ServiceKey, VipEntry, VipKey};
+use lb_common::abi::{
+    PrefixEntry, PrefixKey, RangeKey, ServiceEntry, ServiceKey, VipEntry, VipKey, prefix_address,
+};
 
 use super::layout::{self, Layout};
 use super::{Desired, Observed, PlanError, Size, Step, TrieKey, record, wide};
@@ -73,30 +76,72 @@ impl Keys {
         room("service addresses", self.vips.len(), observed.size.vips, "services");
     }
 
-    /// The way there. Longer matches come before the shorter ones that lie behind them, and go after them; a prefix is
-    /// looked at only when everything for it is there. So whatever a packet finds in between is what it found before or
-    /// what it finds in the end.
+    /// The way there. What decides first is there before what decides later, and goes after it: the keys of addresses,
+    /// then those of each prefix from the longest to the shortest, which is looked at only when all of its keys are
+    /// there; among the keys of one, single ports, then blocks from the smallest to the largest. So whatever a packet
+    /// finds in between is what it found before or what it finds in the end.
     pub(super) fn steps(&self, observed: &Observed, steps: &mut Vec<Step>) {
         let put_range = |(key, entry): (&TrieKey<RangeKey>, &ServiceEntry)| Step::PutRange(*key, *entry);
         steps.extend(changed(&self.records, &observed.ranges).map(put_range));
-        steps
-            .extend(changed(&self.exact, &observed.exact).map(|(key, entry)| Step::PutService(*key, *entry)));
-        let mut ranges: Vec<(&TrieKey<RangeKey>, _)> = changed(&self.ranges, &observed.ranges).collect();
-        ranges.sort_by_key(|(key, _)| std::cmp::Reverse(key.bits));
-        steps.extend(ranges.into_iter().map(put_range));
-        let prefixes = changed(&self.prefixes, &observed.prefixes);
-        steps.extend(prefixes.map(|(key, entry)| Step::PutPrefix(*key, *entry)));
+        let order = Order::new(self, observed);
+        let exact = changed(&self.exact, &observed.exact)
+            .map(|(key, entry)| (order.exact(key), Step::PutService(*key, *entry)));
+        let ranges = changed(&self.ranges, &observed.ranges)
+            .map(|(key, entry)| (order.range(key), put_range((key, entry))));
+        let prefixes = changed(&self.prefixes, &observed.prefixes)
+            .map(|(key, entry)| (order.prefix(key), Step::PutPrefix(*key, *entry)));
+        let mut puts: Vec<(Place, Step)> = exact.chain(ranges).chain(prefixes).collect();
+        puts.sort_by_key(|(place, _)| *place);
+        steps.extend(puts.into_iter().map(|(_, step)| step));
         // First those that go, which no wanted service has: the map may have no room for both.
         steps.extend(gone(&observed.vips, &self.vips).map(|key| Step::DeleteVip(*key)));
         steps.extend(changed(&self.vips, &observed.vips).map(|(key, entry)| Step::PutVip(*key, *entry)));
-        steps.extend(gone(&observed.prefixes, &self.prefixes).map(|key| Step::DeletePrefix(*key)));
         let unwanted = gone(&observed.ranges, &self.ranges).filter(|key| !self.records.contains_key(*key));
-        let (records, mut ranges): (Vec<&TrieKey<_>>, Vec<&TrieKey<_>>) =
+        let (records, ranges): (Vec<&TrieKey<_>>, Vec<&TrieKey<_>>) =
             unwanted.partition(|key| record::service(key).is_some());
-        ranges.sort_by_key(|key| key.bits);
-        steps.extend(ranges.into_iter().map(|key| Step::DeleteRange(*key)));
-        steps.extend(gone(&observed.exact, &self.exact).map(|key| Step::DeleteService(*key)));
+        let exact =
+            gone(&observed.exact, &self.exact).map(|key| (order.exact(key), Step::DeleteService(*key)));
+        let ranges = ranges.into_iter().map(|key| (order.range(key), Step::DeleteRange(*key)));
+        let prefixes =
+            gone(&observed.prefixes, &self.prefixes).map(|key| (order.prefix(key), Step::DeletePrefix(*key)));
+        let mut deletes: Vec<(Place, Step)> = exact.chain(ranges).chain(prefixes).collect();
+        deletes.sort_by_key(|(place, _)| Reverse(*place));
+        steps.extend(deletes.into_iter().map(|(_, step)| step));
         steps.extend(records.into_iter().map(|key| Step::DeleteRange(*key)));
+    }
+}
+
+/// When something decides about a packet: by the bits of its prefix, and then by the bits of its block of ports, both
+/// from many to few.
+type Place = (Reverse<u32>, Reverse<u32>);
+
+/// The order in which keys decide.
+struct Order {
+    /// Bits of each prefix by what stands for it.
+    bits: BTreeMap<[u8; 16], u32>,
+}
+
+impl Order {
+    fn new(keys: &Keys, observed: &Observed) -> Self {
+        let all = keys.prefixes.iter().chain(&observed.prefixes);
+        Self { bits: all.map(|(key, entry)| (prefix_address(entry.number), key.bits)).collect() }
+    }
+
+    fn at(&self, address: &[u8; 16]) -> Reverse<u32> {
+        Reverse(self.bits.get(address).copied().unwrap_or(u32::MAX))
+    }
+
+    fn exact(&self, key: &ServiceKey) -> Place {
+        (self.at(&key.address), Reverse(u32::MAX))
+    }
+
+    fn range(&self, key: &TrieKey<RangeKey>) -> Place {
+        (self.at(&key.data.address), Reverse(key.bits))
+    }
+
+    /// A prefix lets its keys decide.
+    fn prefix(&self, key: &TrieKey<PrefixKey>) -> Place {
+        (Reverse(key.bits), Reverse(0))
     }
 }
 

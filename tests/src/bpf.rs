@@ -16,6 +16,7 @@ use lb_common::datapath::{Verdict, Work, probe};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, TestProgram};
 use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan};
 use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
 
 /// Where the BPF file system is.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -269,6 +270,7 @@ impl Bench {
     /// Runs a frame through the engine on the host, as at this entrance.
     pub fn host_at(&mut self, entrance: Entrance, frame: &[u8]) -> (Verdict, Vec<u8>) {
         self.host.ingress = entrance.port();
+        self.host.now_ns.set(monotonic_ns());
         let mut frame = HostFrame::new(frame);
         let verdict = match entrance {
             Entrance::Network => run(&mut frame, &self.host),
@@ -376,6 +378,12 @@ fn flows(entries: Vec<(FlowKey, FlowEntry)>) -> Flows {
         bytes
     };
     entries.iter().map(|(key, entry)| (bytes(key), (entry.service, entry.backend))).collect()
+}
+
+/// The clock that programs read.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every kernel has it");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 /// What has been counted between two readings.

@@ -1,7 +1,9 @@
 //! Helpers.
 
 pub mod bpf;
+pub mod everything;
 pub mod frames;
+pub mod fuzzing;
 pub mod gate;
 pub mod mutate;
 pub mod oracle;

@@ -26,8 +26,8 @@ impl Random {
     }
 }
 
-/// Bytes that headers lie in; changes behind them would mean little.
-const HEADERS: usize = 80;
+/// Bytes that headers lie in, those of quoted packets too; changes behind them would mean little.
+const HEADERS: usize = 150;
 
 /// One mutation of a frame, or sometimes two; never shorter than an Ethernet header, which the kernel would refuse.
 pub fn mutated(frame: &[u8], random: &mut Random) -> Vec<u8> {
@@ -38,9 +38,25 @@ pub fn mutated(frame: &[u8], random: &mut Random) -> Vec<u8> {
     frame
 }
 
+/// Where the packet begins, behind VLAN tags.
+fn start(frame: &[u8]) -> usize {
+    let tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
+    ETHERNET
+        + if !tag(12) {
+            0
+        } else if tag(16) {
+            8
+        } else {
+            4
+        }
+}
+
 fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
     let reach = frame.len().min(HEADERS);
-    match random.below(8) {
+    let ip = start(frame);
+    let v6 = frame.get(ip).is_some_and(|first| first >> 4 == 6);
+    let [length_at, protocol_at, transport] = if v6 { [4, 6, 40] } else { [2, 9, 20] }.map(|at| ip + at);
+    match random.below(11) {
         0 => {
             for _ in 0..=random.below(3) {
                 let bit = random.below(reach * 8);
@@ -50,13 +66,35 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
         1 => frame.truncate(ETHERNET + random.below(frame.len() - ETHERNET + 1)),
         2 => {
             let length = length(frame.len(), random);
-            set(frame, 16, &length.to_be_bytes());
+            set(frame, length_at, &length.to_be_bytes());
         }
-        3 => set(frame, 14, &[[0x45, 0x46, 0x4f, 0x44, 0x40, 0x65, 0x55, 0x05][random.below(8)]]),
-        // Flags and fragment offset, protocol, TCP flags.
-        4 => set(frame, 20, &[[0x40, 0x20, 0, 0x80, 0x1f][random.below(5)], [0, 1, 0xff][random.below(3)]]),
-        5 => set(frame, 23, &[[1, 4, 6, 17, 41, 47, 94, 255][random.below(8)]]),
-        6 => set(frame, 47, &[random.word() as u8]),
+        3 => set(frame, ip, &[[0x45, 0x46, 0x4f, 0x44, 0x40, 0x65, 0x55, 0x05, 0x60][random.below(9)]]),
+        // Flags and fragment offset of IPv4.
+        4 if !v6 => {
+            set(
+                frame,
+                ip + 6,
+                &[[0x40, 0x20, 0, 0x80, 0x1f][random.below(5)], [0, 1, 0xff][random.below(3)]],
+            );
+        }
+        5 => {
+            let numbers = [0, 1, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 94, 132, 255];
+            set(frame, protocol_at, &[numbers[random.below(numbers.len())]]);
+        }
+        // TCP's flags, or what lies there in others.
+        6 => set(frame, transport + 13, &[random.word() as u8]),
+        // The beginning of a transport header, of ICMP or of an extension header: next one, length, offset.
+        7 => {
+            let values = [0, 1, 2, 3, 6, 8, 17, 43, 44, 58, 60, 128, 135, 255, random.word() as u8];
+            set(frame, transport + random.below(12), &[values[random.below(values.len())]]);
+        }
+        // QUIC's header behind UDP's.
+        8 => set(frame, transport + 8 + random.below(12), &[random.word() as u8]),
+        // EtherType, or a tag.
+        9 => {
+            let kinds: [[u8; 2]; 6] = [[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0], [0x88, 0xa8], [0, 5]];
+            set(frame, [12, 14, 16, 18, 20][random.below(5)], &kinds[random.below(6)]);
+        }
         _ => {
             let start = random.below(reach);
             let len = 1 + random.below(8);
@@ -69,9 +107,10 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
 
 /// Lengths at which comparisons go wrong.
 fn length(frame: usize, random: &mut Random) -> u16 {
-    let room = (frame - ETHERNET) as u16;
-    match random.below(8) {
+    let room = frame.saturating_sub(ETHERNET) as u16;
+    match random.below(9) {
         0 => room.wrapping_add(1),
+        7 => room.wrapping_sub(40),
         1 => room.wrapping_sub(1),
         2 => random.below(64) as u16,
         3 => 0xffff - random.below(40) as u16,

@@ -9,7 +9,8 @@ pub fn run(input: &[u8]) {
         Ok(loaded) => {
             // What was merged is a config too, and the same one.
             let effective = loaded.effective();
-            let again = parse("effective.yaml", &effective).unwrap_or_else(|refused| panic!("{refused}\n{effective}"));
+            let again = parse("effective.yaml", &effective)
+                .unwrap_or_else(|refused| panic!("{refused}\n{effective}"));
             assert_eq!(loaded.model, again.model, "{effective}");
         }
         Err(refused) => assert!(!refused.to_string().is_empty(), "an explanation"),

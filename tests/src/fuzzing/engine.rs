@@ -101,7 +101,10 @@ fn output_is_sound(tables: &HostTables, input: &[u8], output: &[u8], reason: Opt
                 Some(4) => u32::from(u16::from_be_bytes([quote[2], quote[3]])),
                 _ => 40 + u32::from(u16::from_be_bytes([quote[4], quote[5]])),
             };
-            assert!(u32::from_be_bytes(*rest) < len, "the MTU told is smaller than the packet: {rest:?}, {len}");
+            assert!(
+                u32::from_be_bytes(*rest) < len,
+                "the MTU told is smaller than the packet: {rest:?}, {len}"
+            );
         }
         Some(Reason::NdpAnswered | Reason::ArpAnswered) => {
             read(output, Depth::Outermost);
@@ -110,7 +113,8 @@ fn output_is_sound(tables: &HostTables, input: &[u8], output: &[u8], reason: Opt
         Some(Reason::EchoAnswered | Reason::ProbeReply) => assert_eq!(output.len(), input.len()),
         Some(Reason::IcmpForwarded) | None => {
             let to = output.get(5).and_then(|id| tables.backends.get(&u32::from(*id)));
-            let method = to.and_then(|entry| Method::from_raw(entry.method)).expect("a backend with a method");
+            let method =
+                to.and_then(|entry| Method::from_raw(entry.method)).expect("a backend with a method");
             let packet = behind_link(input);
             if method == Method::L2 {
                 assert_eq!(behind_link(output), packet, "only the link header changes");
@@ -140,7 +144,10 @@ fn tables(input: &mut Input<'_>) -> HostTables {
     tables.control.flags = u32::from(input.byte());
     tables.now_ns.set(1_000_000_000);
     for (number, last) in [(1, 1), (2, 2)] {
-        tables.ports.insert(number, PortEntry { ifindex: 4 + u32::from(last), mtu: 1500, mac: [2, 0, 0, 0, 0, last], reserved: 0 });
+        tables.ports.insert(
+            number,
+            PortEntry { ifindex: 4 + u32::from(last), mtu: 1500, mac: [2, 0, 0, 0, 0, last], reserved: 0 },
+        );
     }
     for (family, address) in [mapped(VIP), VIP6.octets()].into_iter().enumerate() {
         let first = family as u32 * 2 + 1;
@@ -150,20 +157,39 @@ fn tables(input: &mut Input<'_>) -> HostTables {
             tables.backends.insert(id, entry);
         }
         tables.rings.extend([slot(input.byte(), first); 4]);
-        let flags = u32::from(input.byte()) & (ServiceEntry::ACL | ServiceEntry::ACL_ONLY | ServiceEntry::RATES | ServiceEntry::QUIC);
+        let flags = u32::from(input.byte())
+            & (ServiceEntry::ACL | ServiceEntry::ACL_ONLY | ServiceEntry::RATES | ServiceEntry::QUIC);
         let quic = u32::from_be_bytes([0, input.byte() % 9, input.byte() % 8, input.byte() % 3]);
-        let entry = ServiceEntry { ring_start: family as u32 * 4, ring_size: 4, id: service, flags, acl: 7, quic, ..ServiceEntry::default() };
+        let entry = ServiceEntry {
+            ring_start: family as u32 * 4,
+            ring_size: 4,
+            id: service,
+            flags,
+            acl: 7,
+            quic,
+            ..ServiceEntry::default()
+        };
         for (protocol, port) in [(Protocol::Tcp, 80u16), (Protocol::Udp, 53), (Protocol::Sctp, 5060)] {
-            let key = ServiceKey { address, port: port.to_be_bytes(), protocol: protocol.number(), ..ServiceKey::default() };
+            let key = ServiceKey {
+                address,
+                port: port.to_be_bytes(),
+                protocol: protocol.number(),
+                ..ServiceKey::default()
+            };
             tables.services.insert(key, entry);
             tables.ranges.push((RangeKey::new(address, protocol, [0x20, 0]), RangeKey::PORT_AT + 8, entry));
-            tables.ranges.push((RangeKey::new(prefix_address(1 + family as u32), protocol, [0, 0]), RangeKey::PORT_AT, entry));
+            tables.ranges.push((
+                RangeKey::new(prefix_address(1 + family as u32), protocol, [0, 0]),
+                RangeKey::PORT_AT,
+                entry,
+            ));
         }
         let flags = u32::from(input.byte());
         tables.vips.insert(VipKey { address }, VipEntry { flags, reserved: 0 });
         tables.prefixes.push((address, 120, PrefixEntry { number: 1 + family as u32, flags }));
-        let rate = |input: &mut Input<'_>| {
-            Rate { interval_ns: u64::from(input.byte()) * 10_000_000, tolerance_ns: 20_000_000 }
+        let rate = |input: &mut Input<'_>| Rate {
+            interval_ns: u64::from(input.byte()) * 10_000_000,
+            tolerance_ns: 20_000_000,
         };
         let rates = RateEntry {
             new_flows: rate(input),
@@ -176,7 +202,11 @@ fn tables(input: &mut Input<'_>) -> HostTables {
         tables.rates.insert(service, rates);
         tables.quic.insert(QuicKey { server: 0x55, service, reserved: 0 }, first + 1);
     }
-    tables.acl.push((AclKey::new(7, [0; 16]), AclKey::LIST_BITS + 1, AclVerdict::from_raw(u32::from(input.byte() & 1))));
+    tables.acl.push((
+        AclKey::new(7, [0; 16]),
+        AclKey::LIST_BITS + 1,
+        AclVerdict::from_raw(u32::from(input.byte() & 1)),
+    ));
     tables
 }
 
@@ -199,7 +229,9 @@ fn backend(input: &mut Input<'_>, id: u8, service: u32, inner_v6: bool) -> Backe
     let low = (1u32 << source_bits) - 1;
     let mtu = u32::from(input.word());
     let (address, source) = match outer_v6 {
-        true => ((VIP6.to_bits() ^ 0xff << 64).to_be_bytes(), (VIP6.to_bits() & !u128::from(low)).to_be_bytes()),
+        true => {
+            ((VIP6.to_bits() ^ 0xff << 64).to_be_bytes(), (VIP6.to_bits() & !u128::from(low)).to_be_bytes())
+        }
         false => (mapped([192, 0, 2, 77]), mapped((0xc000_0200 & !low).to_be_bytes())),
     };
     let protocol = match Method::from_raw(method) {

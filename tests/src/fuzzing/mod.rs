@@ -2,3 +2,6 @@
 
 pub mod config;
 pub mod engine;
+
+// Where the targets of `fuzz/` have it.
+use super::oracle;

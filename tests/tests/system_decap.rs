@@ -90,7 +90,8 @@ fn clients_are_told_an_mss_that_fits_the_tunnel() -> anyhow::Result<()> {
     set_mtu("1500")?;
     ensure!(counted(&decap, "mss_lowered")? == 2, "{}", decap.log_tail(20));
 
-    let decap = rig.decap_with(1, &["--vip", &vip, "--from", &own, "--clamp-mss", "1000", "--clamp-on", "eth0"])?;
+    let decap =
+        rig.decap_with(1, &["--vip", &vip, "--from", &own, "--clamp-mss", "1000", "--clamp-on", "eth0"])?;
     let least = largest_segment(&rig, VIP_IPIP)?;
     ensure!(least < 1000 && least > 900, "{least}");
     // Data goes both ways, so the checksums are right.

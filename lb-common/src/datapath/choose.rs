@@ -8,11 +8,15 @@ use crate::abi::{BackendId, BackendState, FlowEntry, ServiceEntry, Slot, SlotSta
 pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// A backend, chosen. Only its id: entries copied here, one per way to get here, would fill the BPF stack.
+///
+/// What tells `None` from `Some` lies in the bool, which is first: debug information of an `Option` whose tag is further
+/// back is refused by the kernel (`btf_struct_check_member`: members of a union begin at 0), and with it all the rest.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(super) struct Choice {
-    pub(super) id: BackendId,
     /// Whether the packet begins a flow, as far as anybody can tell.
     pub(super) new_flow: bool,
+    pub(super) id: BackendId,
 }
 
 /// Chooses by the slot alone where it is settled, which reads and writes no flow table; by the recorded flows where

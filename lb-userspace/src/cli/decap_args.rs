@@ -100,7 +100,8 @@ mod tests {
     fn an_mss_is_a_number_or_found_out() {
         let parsed = |words: &[&str]| -> Result<Option<Clamp>, clap::error::ErrorKind> {
             let fixed = ["lb", "decap", "eth0", "--vip", "203.0.113.10", "--from", "203.0.113.5"];
-            let options = Options::try_parse_from(fixed.iter().chain(words)).map_err(|error: clap::Error| error.kind())?;
+            let options = Options::try_parse_from(fixed.iter().chain(words))
+                .map_err(|error: clap::Error| error.kind())?;
             match options.command {
                 Command::Decap(args) => Ok(args.clamp_mss),
                 _ => Ok(None),

@@ -123,7 +123,7 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
             admission: service.admission.clone(),
         });
     }
-    add_vips(&mut assembled, model, attached, links);
+    add_vips(&mut assembled, model, attached, links, uses);
     assembled.desired.ports = ports.into_values().collect();
     assembled
 }
@@ -132,15 +132,16 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
 /// for its first probe, unless the service has nobody else.
 fn share(service: &Service, backend: &Backend, uses: &Uses) -> (BackendState, u32) {
     let get = |backend: &Backend| uses.get(&(service.id, backend.address)).copied();
-    let others_serve = || service.backends.iter().any(|b| matches!(get(b), Some(Use::Serving { .. })));
+    let others_serve = || service.backends.iter().any(|b| get(b).is_some_and(Use::serves));
     let waits = || !backend.checks.is_empty() && others_serve();
     let weight = u32::from(backend.effective_weight());
     match get(backend) {
         Some(Use::Out) => (BackendState::Down, 0),
         Some(Use::Draining) => (BackendState::Draining, 0),
         Some(Use::Serving { percent }) if weight > 0 => (BackendState::Up, weight.saturating_mul(percent)),
+        Some(Use::LastKnown) if weight > 0 => (BackendState::Up, weight * 100),
         None if weight > 0 && !waits() => (BackendState::Up, weight * 100),
-        Some(Use::Serving { .. }) | None => (BackendState::Draining, 0),
+        Some(Use::Serving { .. } | Use::LastKnown) | None => (BackendState::Draining, 0),
     }
 }
 
@@ -172,8 +173,12 @@ fn port(link: &Link) -> DesiredPort {
 }
 
 /// Adds the service addresses and what holds for each.
-fn add_vips(assembled: &mut Assembled, model: &Model, attached: &[&Link], links: &Snapshot) {
-    let serves = |service: &&DesiredService| service.backends.iter().any(|b| b.state == BackendState::Up);
+fn add_vips(assembled: &mut Assembled, model: &Model, attached: &[&Link], links: &Snapshot, uses: &Uses) {
+    // Those that are tried because nobody is up are not up for that.
+    let is_up = |service: &DesiredService, backend: &DesiredBackend| {
+        backend.state == BackendState::Up && uses.get(&(service.id, backend.address)) != Some(&Use::LastKnown)
+    };
+    let serves = |service: &&DesiredService| service.backends.iter().any(|b| is_up(service, b));
     let serving = assembled.desired.services.iter().filter(serves).map(|service| service.id.prefix());
     let serving: BTreeSet<Prefix> = serving.collect();
     for vip in &model.vips {

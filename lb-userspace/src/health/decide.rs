@@ -211,7 +211,7 @@ pub fn decide<K: Ord + Clone>(
     floor.latch(policy, &scene);
     let last_group = last_active(policy, floor, &scene, members);
     let uses: Vec<Use> = members.iter().map(|member| what(floor, &scene, last_group, member)).collect();
-    let serving = || members.iter().zip(&uses).filter(|(_, use_)| matches!(use_, Use::Serving { .. }));
+    let serving = || members.iter().zip(&uses).filter(|(_, use_)| use_.serves());
     let keys: BTreeSet<K> = serving().map(|(member, _)| member.key.clone()).collect();
     let alarm = alarm(policy, floor, &scene, &keys);
     if !keys.is_empty() {
@@ -249,7 +249,8 @@ fn what<K: Ord + Clone>(floor: &Floor<K>, scene: &Scene<K>, last_group: u8, memb
     match (scene.may_serve(floor, member), member.use_) {
         (true, _) if member.group > last_group => Use::Draining,
         (true, own @ Use::Serving { .. }) => own,
-        (true, Use::Draining | Use::Out) => Use::Serving { percent: 100 },
+        (true, _) if floor.cause == Some(Cause::AllDown) && member.state == State::Down => Use::LastKnown,
+        (true, _) => Use::Serving { percent: 100 },
         // Weight 0, or new and unknown beside proven ones.
         (false, Use::Serving { .. }) => Use::Draining,
         (false, own) => own,

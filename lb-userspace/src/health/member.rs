@@ -90,10 +90,19 @@ pub enum Use {
         /// Share of its configured weight, in percent; at least 1.
         percent: u32,
     },
+    /// As if it served with its whole weight, though it is down: all are, and it was among the last that worked.
+    LastKnown,
     /// The flows it has.
     Draining,
     /// None: its flows move.
     Out,
+}
+
+impl Use {
+    /// Whether it gets new flows.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Serving { .. } | Self::LastKnown)
+    }
 }
 
 /// What all checks mean together.

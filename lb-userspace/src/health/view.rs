@@ -128,6 +128,7 @@ impl Fleet {
         let member = &watch.member;
         let (gets, percent) = match watch.gets {
             Use::Serving { percent } => ("serving", percent),
+            Use::LastKnown => ("serving", 100),
             Use::Draining => ("draining", 0),
             Use::Out => ("out", 0),
         };

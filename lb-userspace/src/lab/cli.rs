@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::balancer;
+use super::builder::Builder;
 use super::config_file::LabConfig;
 use super::demo;
 use super::error::LabError;
@@ -26,6 +27,7 @@ pub enum LabCommand {
     #[command(after_help = "Examples:
   lb lab up
   lb lab up --name big --backends 12
+  lb lab up --name six --ipv6
   nsenter --net=/run/netns/lab-client curl http://203.0.113.21/")]
     Up {
         /// Its name, which its namespaces begin with
@@ -37,6 +39,9 @@ pub enum LabCommand {
         /// MTU of the server segment; 1500 leaves no room for a tunnel header
         #[arg(long, default_value_t = 1600, value_parser = clap::value_parser!(u16).range(1500..=9000))]
         mtu: u16,
+        /// With IPv6 too: services 2001:db8::10 and 2001:db8::20
+        #[arg(long)]
+        ipv6: bool,
     },
     /// Remove a lab, or all labs: processes, namespaces, files
     #[command(after_help = "Examples:
@@ -62,7 +67,14 @@ pub enum LabCommand {
 pub fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
     let own = || std::env::current_exe().context("cannot find the running lb");
     let result = match command {
-        LabCommand::Up { name, backends, mtu } => up(&name, backends, mtu),
+        LabCommand::Up { name, backends, mtu, ipv6 } => {
+            let lab = Topology::builder(&name).backends(backends).mtu(mtu).kept();
+            let config = LabConfig::even(backends);
+            match ipv6 {
+                true => up(&name, lab.ipv6(), &config.with_ipv6()),
+                false => up(&name, lab, &config),
+            }
+        }
         LabCommand::Down { name } => remove(name.as_deref(), &own()?),
         LabCommand::Demo { binary } => demo::run(&binary.map_or_else(own, Ok)?),
     };
@@ -75,7 +87,7 @@ pub fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn up(name: &str, backends: u8, mtu: u16) -> Result<ExitCode, LabError> {
+fn up(name: &str, lab: Builder, services: &LabConfig) -> Result<ExitCode, LabError> {
     let interrupt = Interrupt::install()?;
     if let Some(existing) = State::load(name)? {
         if existing.is_up() || existing.is_owned() {
@@ -85,19 +97,23 @@ fn up(name: &str, backends: u8, mtu: u16) -> Result<ExitCode, LabError> {
         say(&format!("lab {name} is there in parts only; building it anew"));
         state::down(&existing)?;
     }
-    let lab = Topology::builder(name).backends(backends).mtu(mtu).kept().build()?;
+    let lab = lab.build()?;
     let config = lab.dir().join("lb.yaml");
-    LabConfig::even(backends).write(&config)?;
+    services.write(&config)?;
     interrupt.check()?; // dropping the lab removes it
     let state = lab.release()?;
     let config = config.display();
     say(&format!("lab {name} is up: {}", state.netns.join(" ")));
     let lb = std::env::current_exe().map_or("lb".to_owned(), |path| path.display().to_string());
     say(&format!("  balance  {lb} --netns {name}-lb run --config {config} --watch"));
+    let (vip, web) = match services.web_v6 {
+        0 => ("203.0.113.20", "http://203.0.113.10/"),
+        _ => ("203.0.113.20 2001:db8::20", "-g http://[2001:db8::10]/"),
+    };
     say(&format!(
-        "  tunnel   {lb} --netns {name}-b1 decap eth0 --vip 203.0.113.20 --from 203.0.113.5   (each backend)"
+        "  tunnel   {lb} --netns {name}-b1 decap eth0 --vip {vip} --from 203.0.113.5   (each backend)"
     ));
-    say(&format!("  request  nsenter --net=/run/netns/{name}-client curl http://203.0.113.10/"));
+    say(&format!("  request  nsenter --net=/run/netns/{name}-client curl {web}"));
     say(&format!("  remove   lb lab down --name {name}"));
     Ok(ExitCode::SUCCESS)
 }

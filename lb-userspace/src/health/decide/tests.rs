@@ -66,10 +66,7 @@ impl Story {
         let decision = self.decide(seconds);
         self.alarm = decision.alarm;
         let serving = self.members.iter().zip(decision.uses);
-        serving
-            .filter(|(_, use_)| matches!(use_, Use::Serving { .. }))
-            .map(|(member, _)| member.key)
-            .collect()
+        serving.filter(|(_, use_)| use_.serves()).map(|(member, _)| member.key).collect()
     }
 
     fn fail_at(&mut self, seconds: u64, keys: &[usize]) -> Vec<usize> {

@@ -39,7 +39,7 @@ fn asks(fleet: &Fleet) -> Vec<Asked> {
 }
 
 fn serves(decided: &Decided, place: Place) -> bool {
-    matches!(decided.uses.get(&place), Some(Use::Serving { .. }))
+    decided.uses.get(&place).is_some_and(|use_| use_.serves())
 }
 
 #[test]

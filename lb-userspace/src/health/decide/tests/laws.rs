@@ -50,7 +50,7 @@ fn apply(story: &mut Story, at: u64, key: usize, event: &Event) {
 }
 
 fn holds(story: &Story, decision: &Decision) -> Result<(), TestCaseError> {
-    let serves = |use_: &Use| matches!(use_, Use::Serving { .. });
+    let serves = |use_: &Use| use_.serves();
     let candidates = || story.members.iter().filter(|member| member.is_candidate());
     if story.policy.all_down == AllDown::LastKnown && candidates().count() > 0 {
         prop_assert!(decision.uses.iter().any(serves), "someone serves");

@@ -73,14 +73,15 @@ pub(super) fn error<F: Frame, T: Tables>(
     control: &Control,
     work: &mut Work,
 ) -> Option<VerdictKind> {
-    let ip = &work.packet.ip;
+    let quote = quoted(frame, &work.packet.ip, &mut work.quoted);
+    let work = work.written();
+    let inner = &work.quoted;
     // Who asks about one address is not told about another.
-    let inner = quoted(frame, ip).filter(|inner| inner.ip.destination == ip.destination);
-    let found = inner.and_then(|inner| Some((inner, service(tables, control, &inner)?)));
-    let Some((inner, service)) = found else {
+    let ours = quote.is_some() && inner.ip.destination == work.packet.ip.destination;
+    let Some(service) = (if ours { service(tables, control, inner) } else { None }) else {
         return Some(settle(tables, Reason::IcmpElsewhere));
     };
-    let Some((backend, hash)) = find(tables, control, &inner, service) else {
+    let Some((backend, hash)) = find(tables, control, inner, service) else {
         return Some(refused(tables, service.id, Reason::NoBackend));
     };
     work.order.hash = hash;
@@ -90,53 +91,57 @@ pub(super) fn error<F: Frame, T: Tables>(
     None
 }
 
-/// The quoted packet, as its flow's other direction: from the client to the service.
+/// Reads the quoted packet into `to`, as its flow's other direction: from the client to the service.
 #[inline(always)]
-fn quoted<F: Frame>(frame: &F, ip: &Ip) -> Option<Packet> {
+fn quoted<F: Frame>(frame: &F, ip: &Ip, to: &mut Packet) -> Option<()> {
     let start = ip.payload + icmp::LEN;
-    let (source, destination, protocol, payload) = if ip.is_v6 {
-        let header = ipv6::Header::parse(frame.read(start)?);
-        if header.fixed.version != 6 {
-            return None;
-        }
-        let payload = start + ipv6::LEN;
-        let (protocol, payload) = match header.fixed.next_header {
-            ipv6::FRAGMENT => {
-                let fragment = ipv6::Fragment::parse(frame.read(payload)?);
-                if fragment.offset != 0 {
-                    return None;
-                }
-                (fragment.next_header, payload + ipv6::FRAGMENT_LEN)
-            }
-            protocol => (protocol, payload),
-        };
-        (header.source, header.destination, protocol, payload)
+    if ip.is_v6 {
+        quoted_v6(frame, start, to)?
     } else {
-        let header = ipv4::Header::parse(frame.read(start)?);
-        if header.version != 4 || (header.header_len as usize) < ipv4::LEN || header.is_later_fragment() {
-            return None;
-        }
-        let payload = start + header.header_len as usize;
-        (mapped(header.source), mapped(header.destination), header.protocol, payload)
+        quoted_v4(frame, start, to)?
     };
-    let protocol = Protocol::from_number(protocol)?;
-    let quoted_len = payload + PORTS_LEN - ip.start;
+    let protocol = Protocol::from_number(to.ip.protocol)?;
+    let quoted_len = (to.ip.payload + PORTS_LEN).wrapping_sub(ip.start);
     if quoted_len > ip.total_len as usize {
         return None;
     }
-    let [s0, s1, d0, d1] = frame.read(payload)?;
-    let inner = Ip {
-        source: destination,
-        destination: source,
-        start,
-        payload,
-        total_len: 0,
-        tos: 0,
-        protocol: protocol.number(),
-        id: 0,
-        state: State::Whole,
-        is_v6: ip.is_v6,
-    };
-    let ports = Ports { source: [d0, d1], destination: [s0, s1], protocol, kind: Kind::Later };
-    Some(Packet { ip: inner, ports })
+    let [s0, s1, d0, d1] = frame.read(to.ip.payload)?;
+    to.ip.state = State::Whole;
+    to.ip.is_v6 = ip.is_v6;
+    to.ports = Ports { source: [d0, d1], destination: [s0, s1], protocol, kind: Kind::Later };
+    Some(())
+}
+
+#[inline(always)]
+fn quoted_v4<F: Frame>(frame: &F, start: usize, to: &mut Packet) -> Option<()> {
+    let header = ipv4::Header::parse(frame.read(start)?);
+    if header.version != 4 || (header.header_len as usize) < ipv4::LEN || header.is_later_fragment() {
+        return None;
+    }
+    to.ip.source = mapped(header.destination);
+    to.ip.destination = mapped(header.source);
+    to.ip.protocol = header.protocol;
+    to.ip.payload = start + header.header_len as usize;
+    Some(())
+}
+
+#[inline(always)]
+fn quoted_v6<F: Frame>(frame: &F, start: usize, to: &mut Packet) -> Option<()> {
+    to.ip.source = frame.read(start + 24)?;
+    to.ip.destination = frame.read(start + 8)?;
+    let fixed = ipv6::Fixed::parse(frame.read(start)?);
+    if fixed.version != 6 {
+        return None;
+    }
+    to.ip.protocol = fixed.next_header;
+    to.ip.payload = start + ipv6::LEN;
+    if fixed.next_header == ipv6::FRAGMENT {
+        let fragment = ipv6::Fragment::parse(frame.read(to.ip.payload)?);
+        if fragment.offset != 0 {
+            return None;
+        }
+        to.ip.protocol = fragment.next_header;
+        to.ip.payload += ipv6::FRAGMENT_LEN;
+    }
+    Some(())
 }

@@ -12,6 +12,8 @@ use crate::wire::ethernet::{self, Mac};
 /// Memory for one packet at a time. All zeros is a valid value.
 pub struct Work {
     pub(super) packet: Packet,
+    /// The packet that an ICMP error is about, as its flow's other direction.
+    pub(super) quoted: Packet,
     pub(super) order: Order,
     /// MAC address of the interface on which the frame came in.
     pub(super) own: Mac,
@@ -45,6 +47,7 @@ impl Work {
             Ports { source: [0; 2], destination: [0; 2], protocol: Protocol::Tcp, kind: Kind::Opening };
         Self {
             packet: Packet { ip: Ip::NONE, ports },
+            quoted: Packet { ip: Ip::NONE, ports },
             order: Order { hash: 0, service: 0, backend: BackendId::NONE, sending: Sending::Known },
             own: [0; 6],
             link: ethernet::Header { destination: [0; 6], source: [0; 6], ether_type: 0 },

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use lb_tests::bpf::{Action, Bench, delta};
+use lb_tests::bpf::{Action, Bench, Counts, delta};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
 
@@ -119,7 +119,7 @@ fn only_a_syn_alone_counts_as_a_new_flow() {
 }
 
 #[test]
-fn a_packet_that_does_not_fit_the_egress_mtu_is_dropped() {
+fn who_sends_a_packet_that_does_not_fit_is_told_what_does() {
     let mut bench = Bench::new(&desired());
     for (port, mtu) in [
         (L2, NEAR_MTU),
@@ -130,9 +130,15 @@ fn a_packet_that_does_not_fit_the_egress_mtu_is_dropped() {
     ] {
         let (action, _) = bench.both(&tcp(port, Segment::Ack).ip_len(mtu).bytes());
         assert_ne!(action, Action::Drop, "{port}: {mtu} bytes fit");
-        let what = format!("{port}: {mtu} + 1 bytes");
-        let frame = tcp(port, Segment::Ack).ip_len(mtu + 1).bytes();
-        refused(&mut bench, &what, &frame, Action::Drop, &format!("{port} drop too_big"));
+        let before = bench.kernel_counts();
+        let (action, answer) = bench.both(&tcp(port, Segment::Ack).ip_len(mtu + 1).bytes());
+        assert_eq!(action, Action::Transmit, "{port}: {mtu} + 1 bytes");
+        let counted = delta(&before, &bench.kernel_counts());
+        assert_eq!(counted, Counts::from([("too_big_answered".to_owned(), 1)]), "{port}: {mtu} + 1 bytes");
+        // Destination unreachable, fragmentation needed, next-hop MTU (RFC 1191 section 4).
+        let [high, low] = (mtu as u16).to_be_bytes();
+        let told = &answer[ETHERNET + 20..ETHERNET + 28];
+        assert_eq!((&told[..2], &told[4..]), (&[3, 4][..], &[0, 0, high, low][..]), "{port}");
     }
 }
 
@@ -172,12 +178,10 @@ fn traffic_that_is_no_service_s_passes_untouched() {
     let mut bench = Bench::new(&desired());
     let to = |address, port| Flow::nth(7, (address, port));
     let v6 = [&[0x60, 0, 0, 0, 0, 20, 6, 64][..], &[0x20; 52]].concat();
-    let vlan = [&[0, 7, 8, 0][..], &tcp(L2, Segment::Ack).bytes()[ETHERNET..]].concat();
     let cases = [
-        ("IPv6", ethernet(INBOUND, 0x86dd, &v6), "not_ipv4"),
-        ("VLAN", ethernet(INBOUND, 0x8100, &vlan), "not_ipv4"),
-        ("LLDP", ethernet(INBOUND, 0x88cc, &[2, 7, 4]), "not_ipv4"),
-        ("14 bytes", ethernet(INBOUND, 0x0806, &[]), "not_ipv4"),
+        ("IPv6", ethernet(INBOUND, 0x86dd, &v6), "not_a_service"),
+        ("LLDP", ethernet(INBOUND, 0x88cc, &[2, 7, 4]), "not_ip"),
+        ("14 bytes", ethernet(INBOUND, 0x0806, &[]), "not_ip"),
         ("another MAC", tcp(L2, Segment::Ack).to_mac(mac(1)).bytes(), "other_mac"),
         ("broadcast", tcp(L2, Segment::Ack).to_mac([0xff; 6]).bytes(), "other_mac"),
         ("ICMP to a VIP", Packet::raw(INBOUND, to(VIP, 0), 1).payload(64).bytes(), "other_protocol"),
@@ -207,14 +211,13 @@ fn traffic_that_is_no_service_s_passes_untouched() {
 }
 
 #[test]
-fn other_ports_and_fragments_of_a_vip_are_dropped() {
+fn other_ports_and_fragments_without_a_first_are_dropped() {
     let mut bench = Bench::new(&desired());
     let quiet = Flow::nth(7, (QUIET_VIP, QUIET));
     let cases = [
         ("other TCP port", tcp(9, Segment::Syn).bytes(), "other_port"),
         ("TCP to a UDP service's port", tcp(DNS, Segment::Syn).bytes(), "other_port"),
         ("UDP to a TCP service's port", udp(L2).bytes(), "other_port"),
-        ("first fragment", tcp(L2, Segment::Ack).fragment(0, true).payload(64).bytes(), "fragment"),
         ("middle fragment", tcp(L2, Segment::Ack).fragment(9, true).payload(64).bytes(), "fragment"),
         ("last fragment", udp(DNS).fragment(9, false).payload(64).bytes(), "fragment"),
     ];
@@ -222,7 +225,7 @@ fn other_ports_and_fragments_of_a_vip_are_dropped() {
         refused(&mut bench, what, &frame, Action::Drop, reason);
     }
     // Where other ports are the host's, so are fragments: nobody can tell whose they are.
-    let fragment = Packet::tcp(INBOUND, quiet, Segment::Ack).fragment(0, true).bytes();
+    let fragment = Packet::tcp(INBOUND, quiet, Segment::Ack).fragment(9, true).bytes();
     refused(&mut bench, "fragment to a passing VIP", &fragment, Action::Pass, "not_a_service");
 }
 
@@ -303,12 +306,12 @@ fn arp_requests_for_an_advertised_address_are_answered() {
         ("reply", arp((CLIENT, NEAR), false, client, (NEAR, VIP))),
         ("reply to all", arp(broadcast, false, (CLIENT, VIP), (CLIENT, VIP))),
     ] {
-        refused(&mut bench, what, &frame, Action::Pass, "not_ipv4");
+        refused(&mut bench, what, &frame, Action::Pass, "not_ip");
     }
     let request = arp(broadcast, true, client, (NOBODY, VIP));
     for len in ETHERNET..ETHERNET + 28 {
-        refused(&mut bench, &format!("cut to {len}"), &request[..len], Action::Pass, "not_ipv4");
+        refused(&mut bench, &format!("cut to {len}"), &request[..len], Action::Pass, "not_ip");
     }
     let ethernet_only = with(request.clone(), 15, &[6]);
-    refused(&mut bench, "another kind of hardware", &ethernet_only, Action::Pass, "not_ipv4");
+    refused(&mut bench, "another kind of hardware", &ethernet_only, Action::Pass, "not_ip");
 }

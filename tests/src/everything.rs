@@ -15,6 +15,7 @@ use lb_userspace::reconcile::{
 
 use crate::bpf::interfaces;
 use crate::frames::{Body, Build, SERVICE_VLAN, VLAN};
+use crate::packets::arp;
 use crate::scene::{CLIENT, FAR, FAR_MTU, NEAR, NEAR_MTU, mac};
 
 /// Large enough for all of it.
@@ -246,7 +247,7 @@ pub fn client(v6: bool, n: u16) -> IpAddr {
 
 /// Bits of a limit's four rates that are set, and how many packets or flows pass before the first is refused: for a
 /// year, so that no clock has a say.
-pub const LIMITS: [(u8, u64); 6] = [(1, 40), (2, 60), (4, 2), (8, 3), (15, 50), (15, 0)];
+pub const LIMITS: [(u8, u64); 6] = [(1, 40), (2, 60), (4, 1), (8, 1), (15, 50), (15, 0)];
 
 /// The limits of these services: none is near its edge at any time.
 pub fn limits(n: usize) -> RateEntry {
@@ -355,7 +356,10 @@ pub fn others() -> Vec<Build> {
             all.extend(of(Body::Udp).payload(64).fragments(32, 5));
             let plain = of(Body::Tcp(16));
             all.push(Build { link: (CLIENT, FAR), ..plain.clone() });
-            all.push(plain.tags(&[(VLAN, 1), (VLAN, 2), (VLAN, 3)]));
+            all.push(plain.clone().tags(&[(VLAN, 1), (VLAN, 2), (VLAN, 3)]));
+            if v6 {
+                all.push((0..6).fold(plain, |packet, _| packet.padding_extension(60, 0)));
+            }
             if let IpAddr::V6(target) = address {
                 let [.., a, b, c] = target.octets();
                 let group =
@@ -367,6 +371,21 @@ pub fn others() -> Vec<Build> {
                     all.extend([asks.clone(), asks.tags(&[(VLAN, 5)])]);
                 }
             }
+        }
+    }
+    all
+}
+
+/// ARP of every kind.
+pub fn arps() -> Vec<Vec<u8>> {
+    let asker = (CLIENT, Ipv4Addr::new(203, 0, 113, 5));
+    let mut all = Vec::new();
+    for address in [VIPS[0], QUIET[0], WITHIN[0], client(false, 77)] {
+        let IpAddr::V4(target) = address else { continue };
+        for (to, request) in [([0xff; 6], true), ([0xff; 6], false), (NEAR, true), (FAR, true)] {
+            let plain = arp((CLIENT, to), request, asker, ([0; 6], target));
+            all.push([&plain[..12], &[0x81, 0, 0, 5], &plain[12..]].concat());
+            all.push(plain);
         }
     }
     all

@@ -5,9 +5,9 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use lb_common::abi::{BackendId, Control, SlotState};
+use lb_common::abi::{BackendId, Control, Reason, SlotState};
 use lb_tests::bpf::{Action, Bench};
-use lb_tests::everything::{LIMITS, SIZE, client, desired, limits, others, packets, pings};
+use lb_tests::everything::{LIMITS, SIZE, arps, client, desired, limits, others, packets, pings};
 use lb_tests::frames::Build;
 use lb_tests::mutate::{Random, mutated};
 use lb_tests::oracle::layers;
@@ -30,21 +30,25 @@ struct Run {
 }
 
 impl Run {
-    /// The frame as the next client sends it, and mutations of it, each twice: the second meets what the first has left.
-    fn send(&mut self, bench: &mut Bench, packet: &Build, mutations: usize, pause: Duration) {
-        for mutation in 0..mutations {
+    /// The frame as the next client sends it, and mutations of it.
+    fn send(&mut self, bench: &mut Bench, packet: &Build, pause: Duration) {
+        for mutation in 0..MUTATIONS {
             self.client = (self.client + 1) % CLIENTS;
             let mut packet = packet.clone();
             packet.from.0 = client(packet.from.0.is_ipv6(), self.client);
-            let frame = packet.bytes();
-            let input = if mutation == 0 { frame } else { mutated(&frame, &mut self.random) };
-            for _ in 0..2 {
-                sleep(pause);
-                let (action, output) = bench.both(&input);
-                self.ran += 1;
-                if mutation == 0 && matches!(action, Action::Transmit | Action::Redirect) {
-                    layers(&output);
-                }
+            self.frame(bench, &packet.bytes(), mutation, pause);
+        }
+    }
+
+    /// A frame, or a mutation of it, twice: the second meets what the first has left.
+    fn frame(&mut self, bench: &mut Bench, frame: &[u8], mutation: usize, pause: Duration) {
+        let input = if mutation == 0 { frame.to_vec() } else { mutated(frame, &mut self.random) };
+        for _ in 0..2 {
+            sleep(pause);
+            let (action, output) = bench.both(&input);
+            self.ran += 1;
+            if mutation == 0 && matches!(action, Action::Transmit | Action::Redirect) {
+                layers(&output);
             }
         }
     }
@@ -53,14 +57,17 @@ impl Run {
     fn all(&mut self, bench: &mut Bench, state: &str) {
         for service in desired().services {
             for packet in packets(&service.id, service.quic.is_some()) {
-                self.send(bench, &packet, MUTATIONS, Duration::ZERO);
+                self.send(bench, &packet, Duration::ZERO);
             }
         }
         for packet in others() {
-            self.send(bench, &packet, MUTATIONS, Duration::ZERO);
+            self.send(bench, &packet, Duration::ZERO);
         }
         for packet in pings() {
-            self.send(bench, &packet, MUTATIONS, BETWEEN_PINGS);
+            self.send(bench, &packet, BETWEEN_PINGS);
+        }
+        for frame in arps() {
+            (0..MUTATIONS).for_each(|mutation| self.frame(bench, &frame, mutation, Duration::ZERO));
         }
         assert_eq!(bench.kernel_counts(), bench.host_counts(), "{state}: counters");
         assert_eq!(bench.kernel_flows(), bench.host_flows(), "{state}: recorded flows");
@@ -120,8 +127,25 @@ fn kernel_and_host_agree_about_everything() {
     let control = bench.observed().control;
     bench.execute(vec![Step::PutControl(Control { flags: control.flags | Control::CAPTURE, ..control })]);
     run.all(&mut bench, "late, backends down, sampled");
+    everything_was_met(&bench);
     println!("{} packets through kernel and host: verdicts, bytes, counters and flows are the same", run.ran);
     assert!(run.ran >= ENOUGH, "{}", run.ran);
+}
+
+/// Every reason but those that no packet from the network can have here.
+fn everything_was_met(bench: &Bench) {
+    use Reason::{EchoLimited, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe};
+    let others = [EchoLimited, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe];
+    let counts = bench.kernel_counts();
+    let met = |reason: &Reason| {
+        let of_service = format!(" drop {}", reason.name());
+        counts.keys().any(|name| name == reason.name() || name.ends_with(&of_service))
+    };
+    let missed: Vec<&str> =
+        Reason::ALL.iter().filter(|reason| !met(reason)).map(|reason| reason.name()).collect();
+    let expected: Vec<&str> =
+        Reason::ALL.iter().filter(|reason| others.contains(reason)).map(|reason| reason.name()).collect();
+    assert_eq!(missed, expected, "{counts:#?}");
 }
 
 #[test]

@@ -109,6 +109,36 @@ fn expect_only_owner_knows(
     Ok(())
 }
 
+/// Answers that fit the segment but not the client's link: the router's word about them, which for IPv6 quotes a
+/// fragment, teaches the backend that sent them.
+#[test]
+fn answers_too_large_for_the_clients_link_get_there_at_the_second_try() -> anyhow::Result<()> {
+    let rig = Rig::of(|lab| lab.backends(3).big_bytes(0).ipv6())?;
+    let mut servers = Vec::new();
+    for (number, name) in (1..).zip(NAMES) {
+        let netns = rig.lab.netns(Role::Backend(number));
+        servers.push(UdpEcho::listen(&netns, (VIP_L2, PORT), name)?);
+        servers.push(UdpEcho::listen(&netns, (VIP_L2_V6, PORT), name)?);
+    }
+    rig.start_text(&services("udp", PORT, ""))?;
+    rig.wait_up()?;
+    let ways: [(IpAddr, IpAddr, usize); 2] =
+        [(VIP_L2.into(), CLIENT.into(), 1472), (VIP_L2_V6.into(), CLIENT_V6.into(), 8192)];
+    for (vip, client, length) in ways {
+        let (from, to) = (SocketAddr::new(client, 44_500), SocketAddr::new(vip, PORT));
+        let flow = Datagrams::open(&rig.lab.netns(Role::Client), from, to)?;
+        let (owner, _) = flow.ask(b"who").with_context(|| format!("asking {to}"))?;
+        let before = rig.counted("icmp_forwarded")?;
+        let question = vec![3; length];
+        ensure!(flow.ask(&question).is_err(), "{vip}: the first answer fits: nothing is shown");
+        let (name, answer) = flow.ask(&question).with_context(|| format!("the second answer from {vip}"))?;
+        ensure!(name == owner && answer == question, "{vip}: {name}, {} bytes", answer.len());
+        expect_only_owner_knows(&rig, &owner, client, vip, 1500)?;
+        ensure!(rig.counted("icmp_forwarded")? > before, "not counted");
+    }
+    Ok(())
+}
+
 /// As terse as RFC 792 allows: eight bytes behind the quoted IP header.
 #[test]
 fn eight_quoted_bytes_are_enough() -> anyhow::Result<()> {

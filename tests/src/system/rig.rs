@@ -19,6 +19,8 @@ use super::{Config, Run, until};
 /// Longest that any single command may take.
 const COMMAND_LIMIT_S: &str = "30";
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The kernel looks through all programs first, which takes its time beside other work.
+const START: Duration = Duration::from_secs(40);
 
 /// A lab and its balancer. Dropping it ends the daemon, detaches, and removes the lab; it prints the daemon's log,
 /// which the test harness shows if the test failed.
@@ -114,7 +116,7 @@ impl Rig {
         command.arg("run").arg("--config").arg(self.config_path()).args(options).env("NO_COLOR", "1");
         let daemon = self.lab.spawn(&format!("lb-{number}"), &command)?;
         *self.daemon.borrow_mut() = Some(daemon.clone());
-        until("the daemon in charge", PATIENCE, || {
+        until("the daemon in charge", START, || {
             daemon.check_running()?;
             Ok((self.status()?["daemon"].as_u64() == Some(daemon.id().into())).then_some(()))
         })?;

@@ -278,8 +278,11 @@ impl Daemon {
     /// Takes the config file as it is now.
     pub(super) fn reload(&mut self, options: &Options) {
         match Candidate::read(&options.config, false) {
-            // Touched, or written again with the same content.
-            Ok(candidate) if candidate.loaded.text == self.engine.config_text() => {
+            // Touched, or written again with the same content; and so are the lists that it names.
+            Ok(candidate)
+                if candidate.loaded.text == self.engine.config_text()
+                    && candidate.loaded.model == *self.engine.model() =>
+            {
                 tracing::info!("config file unchanged");
                 if let Err(error) = self.note(None) {
                     tracing::error!(%error, "state not saved");

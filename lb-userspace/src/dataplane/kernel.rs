@@ -102,8 +102,8 @@ impl KernelPlane {
             flows: Vec::new(),
             now_ns: monotonic_ns(),
         };
-        for (id, _) in observed.entries().iter().filter(|(_, entry)| entry.flags & ServiceEntry::RATES != 0) {
-            observed.rates.insert(*id, maps.rates.get(id, 0).map_err(Error::map(RATES))?.0);
+        for id in observed.limited() {
+            observed.rates.insert(id, maps.rates.get(&id, 0).map_err(Error::map(RATES))?.0);
         }
         if let Depth::Full = depth {
             self.deepen(&mut observed);

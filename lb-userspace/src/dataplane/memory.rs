@@ -82,8 +82,8 @@ impl DataPlane for MemoryPlane {
             let range = service.ring_start as usize..(service.ring_start + service.ring_size) as usize;
             state.rings.insert(*id, self.pool.get(range).unwrap_or_default().to_vec());
         }
-        let limited = |id: &u32| entries.get(id).is_some_and(|entry| entry.flags & ServiceEntry::RATES != 0);
-        state.rates.retain(|id, _| limited(id));
+        let limited = state.limited();
+        state.rates.retain(|id, _| limited.contains(id));
         Ok(state)
     }
 

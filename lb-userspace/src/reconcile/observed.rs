@@ -56,6 +56,12 @@ impl Observed {
         self.ranges.values().chain(self.exact.values()).map(|entry| (entry.id, *entry)).collect()
     }
 
+    /// Ids of services that have limits. While a service with several keys changes, some of them may not say so yet.
+    pub fn limited(&self) -> BTreeSet<u32> {
+        let entries = self.ranges.values().chain(self.exact.values());
+        entries.filter(|entry| entry.flags & ServiceEntry::RATES != 0).map(|entry| entry.id).collect()
+    }
+
     /// The services and what they take: what their records say, or, of those without one, their only key.
     pub fn services(&self) -> BTreeMap<ServiceId, ServiceEntry> {
         let recorded = self.ranges.iter().filter_map(|(key, entry)| Some((record::service(key)?, *entry)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::abi::{BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, ServiceEntry, Slot};
+use lb_common::abi::{BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, Slot};
 use lb_common::datapath::host::HostTables;
 
 use super::{DataPlane, Error};

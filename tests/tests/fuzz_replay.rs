@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lb_tests::fuzzing::{config, engine};
+use lb_tests::fuzzing::{config, engine, language};
 
 /// Runs every file of a corpus; the panic of one that breaks a law names it.
 fn replay(target: &str, run: fn(&[u8])) {
@@ -28,4 +28,9 @@ fn the_engine_keeps_its_laws() {
 #[test]
 fn the_config_loader_keeps_its_laws() {
     replay("config", config::run);
+}
+
+#[test]
+fn the_packet_language_keeps_its_laws() {
+    replay("language", language::run);
 }

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod language;
 
 // Where the targets of `fuzz/` have it.
 use super::oracle;

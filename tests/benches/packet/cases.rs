@@ -1,12 +1,13 @@
 //! What is measured: every row of the table, as data.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_tests::bpf::Action;
+use lb_tests::frames::{Body, Build};
 use lb_tests::packets::{Flow, Packet, Segment};
 use lb_tests::scene::{INBOUND, L2, STRANGER};
 
-use crate::stage::{FIRST_SERVICE, Scene, TCP, UDP};
+use crate::stage::{self, FIRST_SERVICE, SERVER_ID, SERVICE_V6, Scene, TCP, UDP};
 
 /// A row.
 pub struct Case {
@@ -35,6 +36,9 @@ const ONE: Case = Case {
     aim: None,
 };
 
+/// The same, on the balancer that has every way.
+const EVERY: Case = Case { scene: Scene::EVERY_WAY, ..ONE };
+
 const MANY: Scene = Scene { services: 10_000, ring: Some(101), ..Scene::ORDINARY };
 const HUNDRED: Scene = Scene { services: 100, ..Scene::ORDINARY };
 const THOUSAND_BACKENDS: Scene = Scene { backends: 1000, ring: None, ..Scene::ORDINARY };
@@ -47,6 +51,16 @@ pub const CASES: &[Case] = &[
     Case { name: "udp, ipip", frame: udp, aim: Some(2.1), ..ONE },
     Case { name: "tcp established, l2", frame: l2, aim: Some(1.8), ..ONE },
     Case { name: "not a service, v4", frame: stranger, action: Action::Pass, aim: Some(1.4), ..ONE },
+    Case { name: "not a service, v6", frame: stranger_v6, action: Action::Pass, aim: Some(1.4), ..EVERY },
+    Case { name: "tcp, v6 in v6", frame: v6_in_v6, aim: Some(2.1), ..EVERY },
+    Case { name: "tcp, v6 in v4", frame: v6_in_v4, aim: Some(2.1), ..EVERY },
+    Case { name: "tcp, gre", frame: gre, aim: Some(2.1), ..EVERY },
+    Case { name: "tcp, gue", frame: gue, aim: Some(2.4), ..EVERY },
+    Case { name: "tcp, gue with its header", frame: gue_header, aim: Some(2.4), ..EVERY },
+    Case { name: "quic, by server id", frame: quic, ..EVERY },
+    Case { name: "tcp, one vlan tag", frame: tagged, ..EVERY },
+    Case { name: "tcp, list of 1000 sources", frame: listed, ..EVERY },
+    Case { name: "tcp, three rate limits", frame: limited, ..EVERY },
     Case { name: "tcp, 1k flows", flows: 1_000, ..ONE },
     Case { name: "tcp, 10k flows", flows: 10_000, ..ONE },
     Case { name: "tcp, 100k flows", flows: 100_000, ..ONE },
@@ -90,4 +104,64 @@ fn l2() -> Vec<u8> {
 
 fn stranger() -> Vec<u8> {
     Packet::tcp(INBOUND, flow((STRANGER, TCP)), Segment::Ack).bytes()
+}
+
+const ACK: u8 = 16;
+const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 1);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 9, 0, 0, 0, 7);
+
+fn to(address: IpAddr, port: u16, body: Body) -> Build {
+    let from = match address {
+        IpAddr::V4(_) => CLIENT_V4.into(),
+        IpAddr::V6(_) => CLIENT_V6.into(),
+    };
+    Build::new(INBOUND, (from, 40_000), (address, port), body).payload(16)
+}
+
+fn v4(port: u16) -> Vec<u8> {
+    to(FIRST_SERVICE.into(), port, Body::Tcp(ACK)).bytes()
+}
+
+fn v6_in_v6() -> Vec<u8> {
+    to(SERVICE_V6.into(), stage::SAME_FAMILY, Body::Tcp(ACK)).bytes()
+}
+
+fn v6_in_v4() -> Vec<u8> {
+    to(SERVICE_V6.into(), stage::OTHER_FAMILY, Body::Tcp(ACK)).bytes()
+}
+
+fn stranger_v6() -> Vec<u8> {
+    to(CLIENT_V6.into(), TCP, Body::Tcp(ACK)).bytes()
+}
+
+fn gre() -> Vec<u8> {
+    v4(stage::GRE)
+}
+
+fn gue() -> Vec<u8> {
+    v4(stage::GUE)
+}
+
+fn gue_header() -> Vec<u8> {
+    v4(stage::GUE_HEADER)
+}
+
+fn listed() -> Vec<u8> {
+    v4(stage::LISTED)
+}
+
+fn limited() -> Vec<u8> {
+    v4(stage::LIMITED)
+}
+
+fn tagged() -> Vec<u8> {
+    to(FIRST_SERVICE.into(), TCP, Body::Tcp(ACK)).tags(&[(0x8100, 100)]).bytes()
+}
+
+/// A short header whose connection ID names the server (configuration 0).
+fn quic() -> Vec<u8> {
+    let mut packet = to(FIRST_SERVICE.into(), stage::QUIC, Body::Udp);
+    let id = [&[0x00], &SERVER_ID.to_be_bytes()[..], &[9; 3]].concat();
+    packet.payload = [&[0x40], &id[..], &[7; 24]].concat();
+    packet.bytes()
 }

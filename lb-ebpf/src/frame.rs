@@ -64,7 +64,7 @@ impl XdpFrame {
 
     /// Length of the whole frame in bytes, all its buffers included.
     #[inline(always)]
-    pub fn len(&self) -> usize {
+    pub fn whole_len(&self) -> usize {
         // SAFETY: the context is the kernel's.
         unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) as usize }
     }
@@ -72,7 +72,7 @@ impl XdpFrame {
     /// Copies the beginning of the frame; how many bytes.
     #[inline(always)]
     pub fn copy_to<const N: usize>(&self, to: &mut [u8; N]) -> u32 {
-        let len = self.len().min(N) as u32;
+        let len = self.whole_len().min(N) as u32;
         if len == 0 {
             return 0;
         }
@@ -112,7 +112,7 @@ impl Frame for XdpFrame {
         if end - start >= len {
             return true;
         }
-        self.len() >= len
+        self.whole_len() >= len
     }
 
     #[inline(always)]
@@ -133,7 +133,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn truncate(&mut self, len: usize) -> Option<()> {
-        let whole = self.len();
+        let whole = self.whole_len();
         if whole == len {
             return Some(());
         }

@@ -32,7 +32,7 @@ pub fn begin(frame: &XdpFrame) {
     sample.backend = 0;
     sample.reason = Sample::NOBODY;
     sample.ingress = u32::from(PLAIN.ingress());
-    sample.length = frame.len() as u32;
+    sample.length = frame.whole_len() as u32;
     sample.source = sample::source(frame);
     sample.captured = frame.copy_to(&mut sample.bytes);
 }

@@ -32,24 +32,8 @@ pub(super) fn choose<T: Tables>(
     match slot.state() {
         // Whether it exists is found out when it is read.
         SlotState::Settled => Some(Choice { id: slot.current(), new_flow: kind == Kind::Opening }),
-        SlotState::Fresh | SlotState::Late => {
-            Some(unsettled(tables, service, packet, kind, slot)).filter(|choice| choice.id != BackendId::NONE)
-        }
+        SlotState::Fresh | SlotState::Late => unsettled(tables, service, packet, kind, slot),
     }
-}
-
-/// As [`of_unsettled`], apart from the common case; nobody is [`BackendId::NONE`], because the kernel refuses BTF that
-/// describes an `Option` of it.
-#[inline(never)]
-fn unsettled<T: Tables>(
-    tables: &T,
-    service: &ServiceEntry,
-    packet: &Packet,
-    kind: Kind,
-    slot: Slot,
-) -> Choice {
-    let nobody = Choice { id: BackendId::NONE, new_flow: false };
-    of_unsettled(tables, service, packet, kind, slot).unwrap_or(nobody)
 }
 
 /// The backend of a flow of which somebody else tells, in an ICMP error: nothing is recorded, renewed or counted, as
@@ -76,8 +60,8 @@ pub(super) fn owner<T: Tables>(
 /// begin, and UDP, which cannot tell, while the slot is fresh. In a late slot every live older flow has been recorded by
 /// now: unknown UDP is new, and stray TCP still goes to the previous owner, but leaves no record that would keep the
 /// slot from settling.
-#[inline(always)]
-fn of_unsettled<T: Tables>(
+#[inline(never)]
+fn unsettled<T: Tables>(
     tables: &T,
     service: &ServiceEntry,
     packet: &Packet,

@@ -140,6 +140,11 @@ fn names(state: &Observed) -> Names {
     state.services().into_iter().map(|(id, entry)| (entry.id, id)).collect()
 }
 
+/// All that packets find services and addresses by.
+fn keys(state: &Observed) -> impl PartialEq {
+    (state.exact.clone(), state.ranges.clone(), state.prefixes.clone(), state.vips.clone())
+}
+
 /// Executes a plan; after each step every packet finds what it found before, or what it will find, with all that its
 /// service needs.
 fn apply(plane: &mut MemoryPlane, before: &Spec, after: &Spec, desired: &Desired) {
@@ -148,10 +153,17 @@ fn apply(plane: &mut MemoryPlane, before: &Spec, after: &Spec, desired: &Desired
     let mut ahead = plane.clone();
     steps.iter().for_each(|step| ahead.execute(step).unwrap());
     let mut known = names(&start);
-    known.extend(names(&ahead.observe().unwrap()));
+    let end = ahead.observe().unwrap();
+    known.extend(names(&end));
+    assert!(end.control.flags & Control::CHANGING == 0, "keys go on changing");
     for step in &steps {
         plane.execute(step).unwrap();
         let state = plane.observe().unwrap();
+        if state.control.flags & Control::CHANGING == 0 {
+            // What packets remember of this epoch they have found in it.
+            let of_epoch = if state.control.epoch == start.control.epoch { &start } else { &end };
+            assert!(keys(&state) == keys(of_epoch), "keys changed unannounced by «{step}»");
+        }
         for (address, port) in points() {
             let entry = found(&state, address, port);
             let name = entry.map(|entry| known[&entry.id]);
@@ -216,7 +228,13 @@ fn a_changed_list_is_whole_before_its_service_turns_to_it() {
     assert!(
         matches!(
             &steps[..],
-            [Step::PutAcl { .. }, Step::PutControl(_), Step::PutService(..), Step::KeepAcl(_)]
+            [
+                Step::PutAcl { .. },
+                Step::PutControl(_),
+                Step::PutService(..),
+                Step::KeepAcl(_),
+                Step::PutControl(_)
+            ]
         ),
         "{steps:?}"
     );

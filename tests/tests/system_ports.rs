@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use lb_tests::system::{Names, Rig, ask_name, second_address, until};
 use lb_userspace::lab::{Role, VIP_L2, VIP_L2_V6};
+use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_millis(1500);
 /// Ports that every backend serves.
@@ -135,8 +136,10 @@ fn in_by_one_interface_and_out_by_another() -> anyhow::Result<()> {
     ensure!(sent >= 20, "{sent} packets left by eth1");
     ensure!(rig.counted("no_egress")? == 0 && rig.counted("no_next_hop")? == 0, "dropped");
     // Probes through the service took the same way, or nobody would be up.
-    rig.lb(["detach", "eth1", "--force"])?;
-    Ok(())
+    rig.stop(Signal::SIGTERM)?;
+    rig.lb(["detach", "eth1", "--force"])?.expect(0)?.says(&["other interfaces go on"])?;
+    rig.detach()?;
+    rig.expect_nothing()
 }
 
 /// Packets that came into the switch by this port.

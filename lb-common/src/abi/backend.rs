@@ -171,34 +171,33 @@ impl Method {
     }
 }
 
-/// The way out behind the port: what an interface's own settings do not say. One word.
+/// How packets leave: what they may be at most, and from whom. One word, in the backend's entry so that sending needs
+/// no look at the interface.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
 pub struct Egress(pub u64);
 
 impl Egress {
-    /// `mtu`: largest IP packet on the way, in bytes; `tag`: what becomes of VLAN tags.
-    pub const fn new(mtu: u32, tag: Tag) -> Self {
-        let tag = match tag {
-            Tag::Kept => 0,
-            Tag::Vlan(id) => id,
-        };
-        Self(mtu as u64 | (tag as u64) << 32)
+    /// `mac`: address of the interface where packets leave; `mtu`: largest IP packet on the way, in bytes. No IP packet
+    /// is larger than 65,535.
+    pub const fn new(mac: [u8; 6], mtu: u32) -> Self {
+        let mtu = if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 };
+        let [a, b, c, d, e, f] = mac;
+        let [low, high] = mtu.to_le_bytes();
+        Self(u64::from_le_bytes([a, b, c, d, e, f, low, high]))
+    }
+
+    /// MAC address that packets come from.
+    #[inline(always)]
+    pub const fn mac(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
     }
 
     /// Largest IP packet on the way, outer header included, in bytes.
     #[inline(always)]
     pub const fn mtu(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// What becomes of VLAN tags.
-    #[inline(always)]
-    pub const fn tag(self) -> Tag {
-        match (self.0 >> 32) as u16 {
-            0 => Tag::Kept,
-            id => Tag::Vlan(id),
-        }
+        (self.0 >> 48) as u32
     }
 }
 
@@ -209,6 +208,16 @@ pub enum Tag {
     Kept,
     /// One 802.1Q tag with this id (1–4094) takes their place.
     Vlan(u16),
+}
+
+impl Tag {
+    /// Its bits in [`BackendEntry::flags`].
+    pub const fn flags(self) -> u16 {
+        match self {
+            Self::Kept => 0,
+            Self::Vlan(id) => id << BackendEntry::VLAN_SHIFT,
+        }
+    }
 }
 
 /// Value of [`BACKENDS`](super::names::BACKENDS): one cache line. Userspace replaces it word by word with atomic
@@ -224,7 +233,7 @@ pub struct BackendEntry {
     pub state: u8,
     /// A [`Method`].
     pub method: u8,
-    /// Bits below.
+    /// Bits below, and from [`Self::VLAN_SHIFT`] up the id of a VLAN, 0 for none.
     pub flags: u16,
     /// An [`Egress`].
     pub egress: u64,
@@ -250,8 +259,19 @@ pub struct BackendEntry {
 impl BackendEntry {
     /// Bit of `flags`: outer headers are IPv6.
     pub const OUTER_V6: u16 = 1;
+    /// Where in `flags` the 12 bits of a VLAN id begin.
+    pub const VLAN_SHIFT: u32 = 4;
     /// Value of `dscp`: outer headers have the inner packet's.
     pub const COPY_DSCP: u8 = 0xff;
+
+    /// What becomes of VLAN tags.
+    #[inline(always)]
+    pub const fn tag(&self) -> Tag {
+        match self.flags >> Self::VLAN_SHIFT {
+            0 => Tag::Kept,
+            id => Tag::Vlan(id),
+        }
+    }
 
     /// The entry as its aligned words, in memory order.
     pub fn words(&self) -> [u64; 8] {

@@ -14,6 +14,8 @@ pub struct Control {
     pub hash_key: [u64; 2],
     /// Counts applied configurations, from 1.
     pub generation: u64,
+    /// Counts changes of what packets find services and addresses by.
+    pub epoch: u64,
 }
 
 impl Control {
@@ -25,6 +27,9 @@ impl Control {
     pub const PREFIXES: u32 = 4;
     /// Packets are sampled.
     pub const CAPTURE: u32 = 8;
+    /// Keys of services or addresses are changing: what packets remember is not to be relied on. When this goes, the
+    /// epoch is another one.
+    pub const CHANGING: u32 = 16;
 
     /// The hash key from its 16 bytes, little endian so that every node reads the same.
     pub const fn key_from_bytes(bytes: [u8; 16]) -> [u64; 2] {

@@ -99,6 +99,18 @@ impl ServiceKey {
             padding: 0,
         }
     }
+
+    /// The key as its aligned words, in memory order.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 3] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// The key made of these words.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 3]) -> Self {
+        zerocopy::transmute!(words)
+    }
 }
 
 /// Value of [`SERVICES`](super::names::SERVICES).
@@ -165,6 +177,12 @@ impl VipKey {
     #[inline(always)]
     pub const fn v4(address: [u8; 4]) -> Self {
         Self { address: mapped(address) }
+    }
+
+    /// The key as its aligned words, in memory order.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        zerocopy::transmute!(*self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Frame;
 use super::parse::{Ip, State};
-use crate::abi::{BackendEntry, Egress, Method, Protocol, Reason, Tag, from_words, low_half, words};
+use crate::abi::{BackendEntry, Method, Protocol, Reason, Tag, from_words, low_half, words};
 use crate::wire::{checksum, ethernet, ipv4, ipv6, shim};
 
 /// First of the ports from which UDP encapsulations come (RFC 8085 section 5.1.1 wants them to vary with the flow):
@@ -69,7 +69,7 @@ pub(super) fn encapsulate<F: Frame>(
     }
     // Read before the frame grows: a sum needs the inner checksum field.
     let udp_checksum = if outer_v6 && is_gue(method) { inner_sum(frame, ip) } else { None };
-    let end = link(frame, ip, Egress(backend.egress).tag(), overhead as usize)?;
+    let end = link(frame, ip, backend.tag(), overhead as usize)?;
     let tos = match backend.dscp {
         BackendEntry::COPY_DSCP => ip.tos,
         dscp => dscp & 0xfc | ip.tos & 3,

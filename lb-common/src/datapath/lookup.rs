@@ -3,7 +3,7 @@
 
 use super::Tables;
 use super::parse::Packet;
-use crate::abi::{Control, RangeKey, ServiceEntry, VipEntry, VipKey, prefix_address};
+use crate::abi::{Control, RangeKey, ServiceEntry, VipEntry, VipKey, prefix_address, words};
 
 /// The service of a packet. Ranges and prefixes are looked up only where some service has them, so that other traffic
 /// pays for one miss.
@@ -13,6 +13,9 @@ pub(super) fn service<'t, T: Tables>(
     control: &Control,
     packet: &Packet,
 ) -> Option<&'t ServiceEntry> {
+    if is_multicast(&packet.ip.destination) {
+        return None;
+    }
     let exact = tables.service(&packet.service_key(packet.ip.destination));
     if exact.is_some() || control.flags & (Control::RANGES | Control::PREFIXES) == 0 {
         return exact;
@@ -41,6 +44,9 @@ fn wider<'t, T: Tables>(tables: &'t T, control: &Control, packet: &Packet) -> Op
 /// What holds for an address, whatever the port: bits of [`VipEntry::flags`]; 0 if it is no service's.
 #[inline(always)]
 pub(super) fn vip_flags<T: Tables>(tables: &T, control: &Control, address: &[u8; 16]) -> u32 {
+    if is_multicast(address) {
+        return 0;
+    }
     if let Some(vip) = tables.vip(&VipKey { address: *address }) {
         return vip.flags;
     }
@@ -48,6 +54,13 @@ pub(super) fn vip_flags<T: Tables>(tables: &T, control: &Control, address: &[u8;
         return 0;
     }
     tables.prefix(address).map_or(0, |prefix| prefix.flags)
+}
+
+/// Multicast is never balanced. Nor may a packet name what stands for a prefix among the keys of services.
+#[inline(always)]
+fn is_multicast(address: &[u8; 16]) -> bool {
+    let [high, _] = words(*address);
+    high >> 56 == 0xff
 }
 
 /// Whether an address is a service's alone: what no service wants is dropped, not the host's.

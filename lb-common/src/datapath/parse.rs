@@ -65,8 +65,9 @@ pub(super) struct Packet {
     pub(super) ports: Ports,
 }
 
-/// What the transport's header says.
+/// What the transport's header says. In this order, so that ports are written as they are read, in one piece.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub(super) struct Ports {
     pub(super) source: [u8; 2],
     pub(super) destination: [u8; 2],
@@ -124,28 +125,23 @@ impl Ip {
 }
 
 impl Packet {
-    /// The service that it names, with `address` in place of its destination.
+    /// The service that it names, with `address` in place of its destination. Keys are made of whole words: the kernel
+    /// hashes them in pieces of four bytes, and a load of what several smaller stores have written waits for them all.
     #[inline(always)]
     pub(super) fn service_key(&self, address: [u8; 16]) -> ServiceKey {
-        ServiceKey {
-            address,
-            port: self.ports.destination,
-            protocol: self.ports.protocol.number(),
-            reserved: 0,
-            padding: 0,
-        }
+        let [first, second]: [u64; 2] = zerocopy::transmute!(address);
+        let [d0, d1] = self.ports.destination;
+        let protocol = self.ports.protocol.number();
+        ServiceKey::from_words([first, second, u64::from_ne_bytes([d0, d1, protocol, 0, 0, 0, 0, 0])])
     }
 
     #[inline(always)]
     pub(super) fn flow_key(&self) -> FlowKey {
-        FlowKey {
-            source: self.ip.source,
-            destination: self.ip.destination,
-            source_port: self.ports.source,
-            destination_port: self.ports.destination,
-            protocol: self.ports.protocol.number(),
-            reserved: [0; 3],
-        }
+        let [s0, s1]: [u64; 2] = zerocopy::transmute!(self.ip.source);
+        let [d0, d1]: [u64; 2] = zerocopy::transmute!(self.ip.destination);
+        let ([p0, p1], [p2, p3]) = (self.ports.source, self.ports.destination);
+        let protocol = self.ports.protocol.number();
+        zerocopy::transmute!([s0, s1, d0, d1, u64::from_ne_bytes([p0, p1, p2, p3, protocol, 0, 0, 0])])
     }
 }
 

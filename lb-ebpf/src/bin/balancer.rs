@@ -7,6 +7,8 @@
 
 #[path = "balancer/maps.rs"]
 mod maps;
+#[path = "balancer/memory.rs"]
+mod memory;
 #[path = "balancer/sampling.rs"]
 mod sampling;
 

@@ -16,14 +16,16 @@ use crate::model::{Encap, GueVariant};
 /// The entry of a backend of a service with this id and, for IP in IP, inner packets of this family.
 pub(super) fn entry(backend: &DesiredBackend, service: u32, inner_v6: bool, ports: &Ports) -> BackendEntry {
     let egress = backend.next_hop.map_or(Egress::default(), |hop| {
-        let mtu = ports.mtu(hop.ifindex).map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
-        Egress::new(mtu, hop.vlan.map_or(Tag::Kept, Tag::Vlan))
+        let (mac, mtu) = ports.way_out(hop.ifindex).unwrap_or(([0; 6], hop.mtu));
+        Egress::new(mac, mtu.min(hop.mtu))
     });
+    let vlan = backend.next_hop.and_then(|hop| hop.vlan);
     let plain = BackendEntry {
         next_hop: ports.next_hop(backend.next_hop).0,
         service,
         state: backend.state.to_raw(),
         method: Method::L2.to_raw(),
+        flags: vlan.map_or(Tag::Kept, Tag::Vlan).flags(),
         egress: egress.0,
         address: wide(backend.address),
         ..BackendEntry::default()
@@ -57,7 +59,7 @@ fn with_tunnel(plain: BackendEntry, address: IpAddr, tunnel: &DesiredTunnel, inn
     };
     BackendEntry {
         method: method.to_raw(),
-        flags: if address.is_ipv6() { BackendEntry::OUTER_V6 } else { 0 },
+        flags: plain.flags | if address.is_ipv6() { BackendEntry::OUTER_V6 } else { 0 },
         outer_source,
         source_bits: tunnel.source_bits,
         ttl: tunnel.ttl,
@@ -68,9 +70,16 @@ fn with_tunnel(plain: BackendEntry, address: IpAddr, tunnel: &DesiredTunnel, inn
     }
 }
 
-/// Whether an entry can become the wanted one under its id: what tells a packet how to travel must not change in more
-/// than one word.
+/// Whether an entry can become the wanted one under its id. The way there may change: between its words it is of no
+/// interface for an instant, and packets go where they went before or get lost. What receivers look at, outer headers,
+/// may not.
 pub(super) fn same(present: &BackendEntry, wanted: &BackendEntry) -> bool {
-    let fixed = |entry: &BackendEntry| BackendEntry { next_hop: 0, state: 0, egress: 0, ..*entry };
+    let fixed = |entry: &BackendEntry| BackendEntry {
+        next_hop: 0,
+        state: 0,
+        flags: entry.flags & BackendEntry::OUTER_V6,
+        egress: 0,
+        ..*entry
+    };
     fixed(present) == fixed(wanted)
 }

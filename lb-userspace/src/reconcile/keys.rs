@@ -38,13 +38,16 @@ impl Keys {
         let Layout { exact, ranges, prefixes } = layout::of(&ids, &desired.vips, observed);
         let entry = |index: usize| entries.get(index).copied().unwrap_or_default();
         let records = ids.iter().enumerate();
-        let hosts = desired.vips.iter().filter(|(prefix, _)| prefix.is_host());
+        // An address without an entry is nobody's: the data plane does not look for services there.
+        let served = ids.iter().map(|id| (id.prefix(), VipEntry::default()));
+        let vips = served.chain(desired.vips.iter().map(|(prefix, vip)| (*prefix, *vip)));
+        let hosts = vips.filter(|(prefix, _)| prefix.is_host());
         let keys = Self {
             exact: exact.into_iter().map(|(key, index)| (key, entry(index))).collect(),
             ranges: ranges.into_iter().map(|(key, index)| (key, entry(index))).collect(),
             records: records.filter_map(|(index, id)| Some((record::of(*id)?, entry(index)))).collect(),
             prefixes,
-            vips: hosts.map(|(prefix, vip)| (VipKey { address: wide(prefix.network) }, *vip)).collect(),
+            vips: hosts.map(|(prefix, vip)| (VipKey { address: wide(prefix.network) }, vip)).collect(),
         };
         keys.check_room(observed, errors);
         keys

@@ -131,12 +131,19 @@ pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<P
     steps.extend(last.iter().map(|put| put.step()));
     // What a service needs is there before anything names it, and goes when nothing does any more.
     services.needs(observed, &mut steps);
-    // Flags say where to look: there is nothing yet, or nothing any more, while they say too much.
-    let between = Control { flags: control.flags | observed.control.flags, ..control };
+    let mut by_key = Vec::new();
+    keys.steps(observed, &mut by_key);
+    let changing = if by_key.is_empty() { 0 } else { Control::CHANGING };
+    // Flags say where to look: there is nothing yet, or nothing any more, while they say too much. The next epoch begins
+    // with the last step: what packets remember of it they must not have found before.
+    let flags = control.flags | observed.control.flags | changing;
+    let between = Control { flags, ..control };
+    // Also where keys were changing when the one before us ended.
+    let control = Control { epoch: control.epoch + u64::from(flags & Control::CHANGING != 0), ..control };
     if between != observed.control {
         steps.push(Step::PutControl(between));
     }
-    keys.steps(observed, &mut steps);
+    steps.extend(by_key);
     services.leftovers(observed, &mut steps);
     steps.extend(services.retired.iter().map(|id| Step::RetireBackend(*id)));
     steps.extend(ports.gone.iter().map(|number| Step::DeletePort(*number)));
@@ -161,5 +168,6 @@ fn control(observed: &Observed, desired: &Desired, keys: &Keys, errors: &mut Vec
             | observed.control.flags & Control::CAPTURE,
         hash_key,
         generation: desired.generation,
+        epoch: observed.control.epoch,
     }
 }

@@ -9,8 +9,7 @@ use super::{Desired, DesiredHop, Observed, PlanError};
 /// Who has which number.
 #[derive(Default)]
 pub(super) struct Ports {
-    /// Number and MTU.
-    by_ifindex: BTreeMap<u32, (u16, u32)>,
+    by_ifindex: BTreeMap<u32, (u16, PortEntry)>,
     /// To be set, because new or changed.
     pub(super) new: Vec<(u16, PortEntry)>,
     /// Not needed any more.
@@ -24,9 +23,9 @@ impl Ports {
         hop.and_then(number).unwrap_or(NextHop::UNKNOWN)
     }
 
-    /// The MTU of an interface.
-    pub(super) fn mtu(&self, ifindex: u32) -> Option<u32> {
-        self.by_ifindex.get(&ifindex).map(|(_, mtu)| *mtu)
+    /// MAC address and MTU of an interface.
+    pub(super) fn way_out(&self, ifindex: u32) -> Option<([u8; 6], u32)> {
+        self.by_ifindex.get(&ifindex).map(|(_, port)| (port.mac, port.mtu))
     }
 }
 
@@ -49,7 +48,7 @@ pub(super) fn assign(observed: &Observed, desired: &Desired) -> Result<Ports, Pl
         if present.map(|(_, present)| present) != Some(&entry) {
             ports.new.push((number, entry));
         }
-        ports.by_ifindex.insert(port.ifindex, (number, port.mtu));
+        ports.by_ifindex.insert(port.ifindex, (number, entry));
     }
     let kept = |number: &u16| {
         ports.by_ifindex.values().any(|(kept, _)| kept == number) || observed.attached.contains(number)

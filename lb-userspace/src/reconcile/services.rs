@@ -311,5 +311,5 @@ fn placed(
     let source = super::narrow(present.outer_source);
     let tunnel = backend.tunnel.map(|tunnel| super::DesiredTunnel { source, ..tunnel });
     let entry = backend::entry(&DesiredBackend { tunnel, ..*backend }, service, inner_v6, ports);
-    BackendEntry { egress: present.egress, ..entry }
+    BackendEntry { egress: present.egress, flags: present.flags, ..entry }
 }

@@ -160,7 +160,7 @@ impl Report {
             output: sent.then(|| describe_on(facts.after, facts.link)),
             interface,
             slot: slot(noted),
-            action: backend.filter(|_| noted.forwarded.is_some()).map(|(_, entry)| action(&entry, noted)),
+            action: backend.filter(|_| noted.forwarded.is_some()).map(|(_, entry)| action(&entry)),
             mtu: backend.and_then(|(_, entry)| mtu(&entry, facts)),
             explanation: Vec::new(),
             stand_ins: address.and_then(|a| names.stand_ins.get(&a).cloned()).unwrap_or_default(),
@@ -341,10 +341,9 @@ fn outer(entry: &BackendEntry) -> bool {
     entry.flags & BackendEntry::OUTER_V6 != 0
 }
 
-fn action(entry: &BackendEntry, noted: &Noted) -> String {
+fn action(entry: &BackendEntry) -> String {
     let hop = NextHop(entry.next_hop);
-    let own = noted.ports.get(&hop.port()).map_or(Mac([0; 6]), |port| Mac(port.mac));
-    let tag = match Egress(entry.egress).tag() {
+    let tag = match entry.tag() {
         Tag::Kept => String::new(),
         Tag::Vlan(id) => format!(", VLAN tag {id}"),
     };
@@ -370,7 +369,7 @@ fn action(entry: &BackendEntry, noted: &Noted) -> String {
             format!("{name}: encapsulated from {source} to {to}, {overhead} bytes of headers")
         }
     };
-    format!("{how}{tag}; MAC {own} > {}", Mac(hop.mac()))
+    format!("{how}{tag}; MAC {} > {}", Mac(Egress(entry.egress).mac()), Mac(hop.mac()))
 }
 
 fn mtu(entry: &BackendEntry, facts: &Facts<'_>) -> Option<MtuReport> {

@@ -20,7 +20,7 @@ fn backend(method: Method, last: u8) -> BackendEntry {
         service: 1,
         state: BackendState::Up.to_raw(),
         method: method.to_raw(),
-        egress: Egress::new(MTU, Tag::Kept).0,
+        egress: Egress::new(Link::default().destination.0, MTU).0,
         address: mapped([192, 0, 2, last]),
         outer_source: mapped([192, 0, 2, 1]),
         ttl: 64,

@@ -2,7 +2,6 @@
 //! no decision is made twice.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use lb_common::abi::{
     AclKey, AclVerdict, BackendEntry, BackendId, BucketKey, Control, FlowEntry, FlowKey, FragmentEntry,
@@ -20,8 +19,6 @@ pub struct Noted {
     pub slot: Option<(u32, Slot)>,
     /// Backends that were read, the last one last.
     pub backends: Vec<(BackendId, BackendEntry)>,
-    /// Ports that were read.
-    pub ports: BTreeMap<u16, PortEntry>,
     /// What the service's lists say of the source.
     pub listed: Option<AclVerdict>,
     /// Whether limits were looked at.
@@ -122,11 +119,7 @@ impl<T: Tables> Tables for Trace<'_, T> {
     }
 
     fn port(&self, number: u16) -> Option<&PortEntry> {
-        let entry = self.tables.port(number)?;
-        self.note(|noted| {
-            noted.ports.insert(number, *entry);
-        });
-        Some(entry)
+        self.tables.port(number)
     }
 
     fn probe(&self, slot: u32) -> Option<&ProbeEntry> {

@@ -153,7 +153,7 @@ fn in_unsettled_slots_the_recorded_flow_decides_and_nothing_is_recorded() {
 #[test]
 fn an_error_that_cannot_be_sent_is_dropped_and_nobody_is_told() {
     for is_v6 in [false, true] {
-        let entry = BackendEntry { egress: Egress::new(100, Tag::Kept).0, ..backend(1) };
+        let entry = BackendEntry { egress: Egress::new(OWN, 100).0, ..backend(1) };
         let seen = see(&tables_with(entry), &tcp_error(is_v6).bytes());
         seen.is("too big", Verdict::Drop, drop_of(Reason::TooBig));
         let seen = see(&tables_with(BackendEntry { next_hop: 0, ..backend(1) }), &tcp_error(is_v6).bytes());

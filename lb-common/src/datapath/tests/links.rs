@@ -16,20 +16,20 @@ fn tags_are_kept_or_replaced() {
     for method in [Method::L2].into_iter().chain(TUNNELS) {
         for (outer_v6, inner_v6) in FAMILIES {
             for tags in TAGGED {
-                for egress in [Tag::Kept, Tag::Vlan(100), Tag::Vlan(4094)] {
+                for tag in [Tag::Kept, Tag::Vlan(100), Tag::Vlan(4094)] {
                     let mut entry = match method {
                         Method::L2 => backend(1),
                         _ => tunnel(method, outer_v6, inner_v6),
                     };
-                    entry.egress = Egress::new(1500, egress).0;
+                    entry.flags |= tag.flags();
                     let packet = of(inner_v6, Body::Tcp(ACK), 80).payload(11).tags(tags);
                     let input = packet.bytes();
                     let seen = see(&tables_with(entry), &input);
-                    let what = format!("{method:?} {tags:?} {egress:?}");
+                    let what = format!("{method:?} {tags:?} {tag:?}");
                     let inner = packet.packet();
                     seen.is(&what, Verdict::Transmit, forwarded(1, inner.len(), 0));
                     let layers = seen.layers();
-                    let (expected, kind) = match egress {
+                    let (expected, kind) = match tag {
                         Tag::Kept => {
                             (tags.iter().map(|(_, id)| *id).collect(), tags.first().map(|tag| tag.0))
                         }
@@ -56,6 +56,7 @@ fn another_port_means_redirect_with_that_ports_address() {
         for method in [Method::L2].into_iter().chain(TUNNELS) {
             let mut entry = if method == Method::L2 { backend(1) } else { tunnel(method, false, false) };
             entry.next_hop = NextHop::new([2, 0, 0, 0, 1, 1], port).0;
+            entry.egress = Egress::new(mac, 1500).0;
             let seen = see(&tables_with(entry), &v4(Body::Tcp(SYN), 80).bytes());
             seen.is("port", verdict, forwarded(1, 40, 1));
             assert_eq!(seen.bytes[6..12], mac);
@@ -70,7 +71,7 @@ fn another_port_means_redirect_with_that_ports_address() {
 
 #[test]
 fn no_room_for_a_tag_is_no_headroom() {
-    let entry = BackendEntry { egress: Egress::new(1500, Tag::Vlan(9)).0, ..backend(1) };
+    let entry = BackendEntry { flags: Tag::Vlan(9).flags(), ..backend(1) };
     let tables = tables_with(entry);
     let mut frame = HostFrame::without_headroom(&v4(Body::Tcp(SYN), 80).bytes());
     assert_eq!(run(&mut frame, &tables), Verdict::Drop);

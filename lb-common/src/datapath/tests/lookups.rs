@@ -93,6 +93,24 @@ fn the_most_specific_service_wins() {
 }
 
 #[test]
+fn what_stands_for_a_prefix_is_no_address() {
+    let mut tables = numbered();
+    tables.control.flags = Control::VIP_POLICY;
+    prefix(&mut tables, vip6(), 124, 1, VipEntry::DROP_OTHER_PORTS);
+    exact(&mut tables, prefix_address(1), 80, 1);
+    range(&mut tables, prefix_address(1), 9000, 10, 2);
+    tables.vips.insert(
+        VipKey { address: prefix_address(1) },
+        VipEntry { flags: VipEntry::DROP_OTHER_PORTS, reserved: 0 },
+    );
+    for port in [80, 9000, 1] {
+        let mut packet = v6(Body::Tcp(SYN), port);
+        packet.to.0 = Ipv6Addr::from(prefix_address(1)).into();
+        see(&tables, &packet.bytes()).is("forged", Verdict::Pass, reason(Reason::NotAService));
+    }
+}
+
+#[test]
 fn udp_and_tcp_ranges_are_different_services() {
     let mut tables = numbered();
     range(&mut tables, mapped(VIP), 0, 0, 1);
@@ -177,8 +195,8 @@ fn cost(tables: HostTables, input: &[u8]) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_settled_packet_costs_six_lookups_and_a_counter() {
-    const SETTLED: [&str; 7] = ["control", "port", "service", "slot", "backend", "port", "count_forward"];
+fn a_settled_packet_costs_five_lookups_and_a_counter() {
+    const SETTLED: [&str; 6] = ["control", "port", "service", "slot", "backend", "count_forward"];
     for is_v6 in [false, true] {
         for body in [Body::Tcp(SYN), Body::Tcp(ACK)] {
             for entry in
@@ -215,7 +233,7 @@ fn only_services_with_lists_or_limits_look_them_up() {
         tables.rates.insert(SERVICE, RateEntry::default());
         cost(tables, &v4(Body::Tcp(SYN), 80).bytes())
     };
-    let behind = ["slot", "backend", "port", "count_forward"];
+    let behind = ["slot", "backend", "count_forward"];
     let before = ["control", "port", "service"];
     for (flags, expected) in [
         (0, vec![]),

@@ -54,7 +54,7 @@ fn backend(n: u8) -> BackendEntry {
         service: SERVICE,
         state: BackendState::Up.to_raw(),
         method: Method::L2.to_raw(),
-        egress: Egress::new(1500, Tag::Kept).0,
+        egress: Egress::new(OWN, 1500).0,
         address: mapped([203, 0, 113, 20 + n]),
         ..BackendEntry::default()
     }

@@ -73,7 +73,8 @@ fn the_way_back_is_not_the_way_to_the_backend() {
     // Behind another port, in another VLAN: the message goes where the packet came from, under its own tags.
     for is_v6 in [false, true] {
         let mut entry = tunnel(Method::GueHeader, true, is_v6);
-        entry.egress = Egress::new(1400, Tag::Vlan(9)).0;
+        entry.egress = Egress::new(FAR, 1400).0;
+        entry.flags |= Tag::Vlan(9).flags();
         entry.next_hop = NextHop::new([2, 0, 0, 0, 1, 1], 2).0;
         let packet = of(is_v6, Body::Tcp(ACK), 80).tags(&[(VLAN, 5)]).ip_len(1400);
         told(&see(&tables_with(entry), &packet.bytes()), &packet, 1400 - 52, if is_v6 { 1232 } else { 548 });
@@ -91,7 +92,7 @@ fn of_short_packets_less_is_quoted() {
         (true, 61, 48),
     ] {
         let mut entry = backend(1);
-        entry.egress = Egress::new(60, Tag::Kept).0;
+        entry.egress = Egress::new(OWN, 60).0;
         let packet = of(is_v6, Body::Tcp(ACK), 80).ip_len(len);
         told(&see(&tables_with(entry), &packet.bytes()), &packet, 60, quoted);
     }

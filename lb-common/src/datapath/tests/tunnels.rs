@@ -223,11 +223,6 @@ fn an_entry_without_method_or_way_is_counted_by_its_reason() {
         ("no method", BackendEntry { method: 0, ..backend(1) }, Reason::NoBackend),
         ("unknown method", BackendEntry { method: 77, ..backend(1) }, Reason::NoBackend),
         ("no next hop", BackendEntry { next_hop: 0, ..backend(1) }, Reason::NoNextHop),
-        (
-            "a port that is not there",
-            BackendEntry { next_hop: NextHop::new([2; 6], 9).0, ..backend(1) },
-            Reason::NoNextHop,
-        ),
     ];
     for (what, entry, expected) in cases {
         let input = v4(Body::Tcp(SYN), 80).bytes();

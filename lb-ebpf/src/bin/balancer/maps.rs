@@ -15,7 +15,7 @@ use lb_common::abi::*;
 use lb_common::datapath::{Tables, Work};
 use lb_ebpf::atomic_add;
 
-use crate::sampling;
+use crate::{memory, sampling};
 
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
@@ -86,7 +86,15 @@ pub fn work() -> Option<&'static mut Work> {
     Some(unsafe { &mut *work })
 }
 
-/// The maps above as the engine's tables; `NOTED`: what is counted is noted for a sample too.
+/// The epoch of what packets may remember; `None` while keys change.
+#[inline(always)]
+fn epoch() -> Option<u64> {
+    let control = CONTROL.get(0)?;
+    if control.flags & Control::CHANGING == 0 { Some(control.epoch) } else { None }
+}
+
+/// The maps above as the engine's tables; `NOTED`: what is counted is noted for a sample too, and, as speed is not what
+/// such programs are for, nothing is remembered.
 pub struct Maps<const NOTED: bool>;
 
 /// Adds `n` to a counter of this CPU's own.
@@ -136,8 +144,11 @@ impl<const NOTED: bool> Tables for Maps<NOTED> {
 
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
-        // SAFETY: read at once; userspace reuses neither rings nor ids while packets may still name them.
-        unsafe { SERVICES.get(key) }
+        let look = || {
+            // SAFETY: read at once; userspace reuses neither rings nor ids while packets may still name them.
+            unsafe { SERVICES.get(key) }
+        };
+        if NOTED { look() } else { memory::service(key, epoch(), look) }
     }
 
     #[inline(always)]
@@ -223,8 +234,12 @@ impl<const NOTED: bool> Tables for Maps<NOTED> {
 
     #[inline(always)]
     fn vip(&self, key: &VipKey) -> Option<VipEntry> {
-        // SAFETY: copied at once; the worst an aliased element does is another VIP's flags for one packet.
-        unsafe { VIPS.get(key) }.copied()
+        let look = || {
+            // SAFETY: copied at once; the worst an aliased element does is another VIP's flags for a packet, or while a
+            // key's deletion is under way, which nobody remembers.
+            unsafe { VIPS.get(key) }.copied()
+        };
+        if NOTED { look() } else { memory::vip(key, epoch(), look) }
     }
 
     #[inline(always)]

@@ -1,0 +1,6 @@
+//! What about a machine stands in the way of the traffic, on a balancer or on a backend: facts are read, findings are
+//! made of them by pure functions, and what can be mended is mended on demand. Knows nothing of the daemon.
+
+mod finding;
+
+pub use finding::{Finding, Report, Severity};

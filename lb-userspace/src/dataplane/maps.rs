@@ -6,7 +6,6 @@ use aya::maps::{
 use lb_common::abi::{names::*, *};
 
 use super::mmap::Words;
-use super::plain::Plain;
 use super::{Error, Pins};
 use crate::reconcile::Size;
 
@@ -23,11 +22,11 @@ pub(super) struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub(super) service_drops: PerCpuArray<MapData, u64>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
-    pub(super) prefixes: LpmTrie<MapData, Plain<PrefixKey>, Plain<PrefixEntry>>,
-    pub(super) ranges: LpmTrie<MapData, Plain<RangeKey>, Plain<ServiceEntry>>,
-    pub(super) acl: LpmTrie<MapData, Plain<AclKey>, u32>,
-    pub(super) rates: Array<MapData, Plain<RateEntry>>,
-    pub(super) quic: HashMap<MapData, Plain<QuicKey>, u32>,
+    pub(super) prefixes: LpmTrie<MapData, PrefixKey, PrefixEntry>,
+    pub(super) ranges: LpmTrie<MapData, RangeKey, ServiceEntry>,
+    pub(super) acl: LpmTrie<MapData, AclKey, u32>,
+    pub(super) rates: Array<MapData, RateEntry>,
+    pub(super) quic: HashMap<MapData, QuicKey, u32>,
     pub(super) size: Size,
 }
 

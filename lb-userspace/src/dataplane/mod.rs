@@ -16,7 +16,6 @@ mod maps;
 mod memory;
 mod mmap;
 mod object;
-mod plain;
 mod probes;
 mod refusal;
 mod samples;

@@ -5,7 +5,6 @@ use lb_common::abi::names::{CONTROL, SAMPLER, SAMPLES};
 use lb_common::abi::{Control, Sample, SampleFilter};
 use zerocopy::FromBytes;
 
-use super::plain::Plain;
 use super::{Error, Pins};
 
 /// Sampling, switched on; dropping it switches it off.
@@ -19,7 +18,7 @@ impl Sampling {
     /// the same.
     pub fn start(pins: &Pins, filter: &SampleFilter) -> Result<Self, Error> {
         let map = |name: &'static str| MapData::from_pin(pins.map(name)).map_err(Error::map(name));
-        let mut sampler: Array<_, Plain<SampleFilter>> =
+        let mut sampler: Array<_, SampleFilter> =
             Array::try_from(Map::Array(map(SAMPLER)?)).map_err(Error::map(SAMPLER))?;
         let samples = RingBuf::try_from(Map::RingBuf(map(SAMPLES)?)).map_err(Error::map(SAMPLES))?;
         let control = Array::try_from(Map::Array(map(CONTROL)?)).map_err(Error::map(CONTROL))?;
@@ -27,7 +26,7 @@ impl Sampling {
         // What an earlier capture has left is not this one's.
         sampling.set(Switch::Off)?;
         while sampling.pop().is_some() {}
-        sampler.set(0, Plain(*filter), 0).map_err(Error::map(SAMPLER))?;
+        sampler.set(0, *filter, 0).map_err(Error::map(SAMPLER))?;
         sampling.set(Switch::On)?;
         Ok(sampling)
     }

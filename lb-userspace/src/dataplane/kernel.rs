@@ -82,7 +82,7 @@ impl KernelPlane {
         };
         let mut observed = Observed {
             size: maps.size,
-            control: maps.control.get(&0, 0).map_err(Error::map(CONTROL))?,
+            control: maps.control(),
             vips: pairs(maps.vips.iter(), VIPS)?,
             rings: BTreeMap::new(),
             exact: pairs(maps.services.iter(), SERVICES)?,
@@ -252,7 +252,7 @@ impl DataPlane for KernelPlane {
                     }
                 }
             }
-            Step::PutControl(control) => self.maps.control.set(0, control, 0).map_err(Error::map(CONTROL))?,
+            Step::PutControl(control) => self.maps.put_control(control),
             Step::TakeServiceId(id) => self.clear_drops(*id)?,
             Step::PutRates(id, entry) => self.maps.rates.set(*id, *entry, 0).map_err(Error::map(RATES))?,
             Step::PutAcl { entries, .. } => self.put_acl(entries)?,

@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use tracing_subscriber::EnvFilter;
 
 use super::decap_args::DecapArgs;
+use super::doctor::DoctorArgs;
 use super::error::Failure;
 use super::packet_args::{CaptureArgs, ExplainArgs, SimulateArgs};
 use crate::daemon::Instance;
@@ -181,6 +182,16 @@ Examples:
   lb capture --service web --verdict drop --count 10
   lb capture --source 198.51.100.0/24 --out client.pcapng")]
     Capture(CaptureArgs),
+    /// What is wrong with this machine, why it matters, what to do
+    #[command(
+        after_help = "Changes nothing without --fix. Exit codes: 0 all is well, 1 warnings, 2 problems.
+
+Examples:
+  lb doctor eth0
+  lb doctor --config lb.yaml     # also the way to every backend
+  lb doctor --fix --output json"
+    )]
+    Doctor(DoctorArgs),
     /// Shares of the backends in the rings of a config, and what another config would move
     #[command(
         after_help = "Examples:\n  lb ring --config lb.yaml\n  lb ring --config lb.yaml --against new.yaml"

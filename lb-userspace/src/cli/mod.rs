@@ -9,6 +9,7 @@ mod confirm;
 mod decap;
 mod decap_args;
 mod detach;
+mod doctor;
 mod error;
 mod explain;
 mod order;
@@ -75,6 +76,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Events => check::events(context),
         Command::Counters { output } => status::counters(context, output),
         Command::Simulate(args) => simulate::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
         Command::Capture(args) => capture::run(context, &args),
         Command::Ring(args) => ring::run(&args),

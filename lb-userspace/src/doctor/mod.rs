@@ -2,5 +2,16 @@
 //! made of them by pure functions, and what can be mended is mended on demand. Knows nothing of the daemon.
 
 mod finding;
+mod interface;
+mod kernel;
+mod load;
+mod node;
+mod remedy;
+mod root;
+mod stack;
+mod way;
 
 pub use finding::{Finding, Report, Severity};
+pub use node::Question;
+pub use remedy::{Diagnosis, Remedy, RemedyError};
+pub use root::Root;

@@ -11,6 +11,7 @@
 mod address;
 mod announce;
 mod arp;
+mod attempt;
 mod client;
 mod error;
 mod event;
@@ -23,10 +24,12 @@ mod probe_net;
 mod prober;
 mod route;
 mod socket;
+mod statistics;
 mod watcher;
 
 pub use address::InterfaceAddress;
 pub use announce::announce;
+pub use attempt::refusal;
 pub use client::{Netlink, links};
 pub use error::{Error, RouteError};
 pub use links::{Link, Snapshot, Xdp, XdpMode};
@@ -34,6 +37,7 @@ pub use neighbours::{Neighbour, Neighbours};
 pub use nexthop::{Hop, NextHop, Resolution, Resolutions, Target};
 pub use probe_net::{GATE, ProbeNet, ProbeNetError, remove_gate};
 pub use route::Route;
+pub use statistics::Statistics;
 pub use watcher::{Watcher, resolve};
 
 /// An Ethernet address, first byte on the wire first.

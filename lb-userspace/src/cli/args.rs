@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sched::{CloneFlags, setns};
 use tracing_subscriber::EnvFilter;
 
+use super::backend_args::BackendCommand;
 use super::decap_args::DecapArgs;
 use super::doctor::DoctorArgs;
 use super::error::Failure;
@@ -203,6 +204,11 @@ Examples:
   lb decap eth0 --vip 203.0.113.0/28 2001:db8::10 --from 198.18.0.0/16 2001:db8:5::/64
   lb decap eth0 --vip 203.0.113.10 --from 203.0.113.5 --clamp-mss")]
     Decap(DecapArgs),
+    /// On a backend: all that it needs besides its server, printed or done; undone; checked
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
     /// A lab in network namespaces: client, router, balancer, backends, real traffic
     Lab {
         #[command(subcommand)]

@@ -205,8 +205,8 @@ fn faults_of_addresses_and_settings_are_found_and_put_right() -> anyhow::Result<
     case("LB254", "echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore", Flag)?;
     case("LB255", "echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_announce", Flag)?;
     case("LB256", "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter", Flag)?;
-    let elsewhere = "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter\nip link add d0 type dummy\n\
-                     ip address add 192.0.2.1/24 dev d0\nip link set d0 up\n\
+    let elsewhere = "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter\nip link add d0 type veth peer name d1\n\
+                     ip address add 192.0.2.1/24 dev d0\nip link set d0 up\nip link set d1 up\n\
                      ip route del default\nip route add default via 192.0.2.2";
     case("LB256", elsewhere, Flag)?;
     let back = "ip link del d0\nip route replace default via 203.0.113.1";

@@ -17,8 +17,14 @@ use crate::netlink::{Link, Netlink, Snapshot};
 /// IPv4 settings that are looked at.
 const V4: [&str; 3] = ["arp_ignore", "arp_announce", "rp_filter"];
 
-/// The interface that packets come in by: the one named, or the one on the way to the balancer, or the only one.
-pub async fn incoming(netlink: &Netlink, named: Option<&str>, from: &[Prefix]) -> Result<String, Error> {
+/// The interface that packets come in by: the one named, or the one on the way to the balancer, or in whose subnet a
+/// service address lies, or the only one.
+pub async fn incoming(
+    netlink: &Netlink,
+    named: Option<&str>,
+    from: &[Prefix],
+    vips: &[Prefix],
+) -> Result<String, Error> {
     let links = netlink.links().await?;
     if let Some(name) = named {
         let found = links.by_name(name).map(|link| link.name.clone());
@@ -30,16 +36,19 @@ pub async fn incoming(netlink: &Netlink, named: Option<&str>, from: &[Prefix]) -
     {
         return Ok(link.name.clone());
     }
-    let candidates: Vec<&Link> = links.iter().filter(|link| link.mac.is_some() && link.up).collect();
-    match candidates.as_slice() {
+    let all: Vec<&Link> = links.iter().filter(|link| link.mac.is_some() && link.up).collect();
+    let near = |link: &&&Link| {
+        link.addresses
+            .iter()
+            .any(|own| vips.iter().any(|vip| !vip.contains(own.address) && own.contains(vip.network)))
+    };
+    let near: Vec<&Link> = all.iter().filter(near).copied().collect();
+    match if near.is_empty() { &all } else { &near }.as_slice() {
         [only] => Ok(only.name.clone()),
+        [] => Err(Error::WhichInterface("none that are up".to_owned())),
         several => {
             let names: Vec<&str> = several.iter().map(|link| link.name.as_str()).collect();
-            Err(Error::WhichInterface(if names.is_empty() {
-                "none that are up".into()
-            } else {
-                names.join(", ")
-            }))
+            Err(Error::WhichInterface(names.join(", ")))
         }
     }
 }

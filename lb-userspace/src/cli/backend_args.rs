@@ -63,7 +63,7 @@ pub(super) struct BackendCheckArgs {
 pub(super) struct WantedArgs {
     /// Service addresses or prefixes
     #[arg(long, required = true, num_args = 1.., value_name = "ADDRESS", value_parser = prefix)]
-    vip: Vec<Prefix>,
+    pub(super) vip: Vec<Prefix>,
     /// How packets come from the balancer: the config's `forwarding`
     #[arg(long, value_enum)]
     method: Method,

@@ -27,7 +27,7 @@ pub(super) fn run(command: &BackendCommand) -> Result<ExitCode, Failure> {
 
 async fn up(netlink: &Netlink, args: &UpArgs) -> Result<ExitCode, Failure> {
     let named = args.wanted.interface.as_deref();
-    let interface = incoming(netlink, named, &args.wanted.from).await?;
+    let interface = incoming(netlink, named, &args.wanted.from, &args.wanted.vip).await?;
     let wanted = args.on(interface.clone());
     if args.apply {
         root()?;
@@ -73,7 +73,7 @@ async fn check(netlink: &Netlink, args: &BackendCheckArgs) -> Result<ExitCode, F
 /// The findings about this machine as a backend, after putting right what can be where that is asked for.
 async fn report(netlink: &Netlink, args: &BackendCheckArgs) -> Result<Report, Failure> {
     let named = args.wanted.interface.as_deref();
-    let interface = incoming(netlink, named, &args.wanted.from).await?;
+    let interface = incoming(netlink, named, &args.wanted.from, &args.wanted.vip).await?;
     let wanted = args.on(interface);
     let found = findings(&wanted, &collect(netlink, &wanted).await?);
     if !args.fix || !found.iter().any(|finding| finding.fixable) {

@@ -112,7 +112,7 @@ fn same_each_time(line: &str) -> String {
     let mut words = line.split_whitespace().peekable();
     let mut kept = Vec::new();
     while let Some(word) = words.next() {
-        if ["prog/xdp", "id", "tag", "expires"].contains(&word) {
+        if ["id", "tag", "btf_id", "expires", "load_time"].contains(&word) {
             words.next();
         } else {
             kept.push(word);

@@ -58,6 +58,7 @@ fn a_backend_that_one_command_has_prepared_serves() -> anyhow::Result<()> {
         let options = options(number, way);
         println!("{}", backend.lb(&format!("up {options} --apply"))?.expect(0)?);
         backend.lb(&format!("check {options} --port 80"))?.expect(0)?.says(&["0 problems, 0 warnings"])?;
+        backend.doctor(&options)?.expect(0)?.says(&["0 problems, 0 warnings"])?;
         for vip in vips(number) {
             let answer =
                 rig.answer(vip.parse::<std::net::IpAddr>()?).with_context(|| format!("{vip} {way}"))?;

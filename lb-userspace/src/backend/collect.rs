@@ -36,16 +36,20 @@ pub async fn incoming(
     {
         return Ok(link.name.clone());
     }
-    let all: Vec<&Link> = links.iter().filter(|link| link.mac.is_some() && link.up).collect();
-    let near = |link: &&&Link| {
-        link.addresses
-            .iter()
-            .any(|own| vips.iter().any(|vip| !vip.contains(own.address) && own.contains(vip.network)))
+    let all: Vec<&Link> = links.iter().filter(|link| link.mac.is_some()).collect();
+    let near = |link: &&Link| {
+        let fits = |vip: &Prefix| {
+            link.addresses.iter().any(|own| !vip.contains(own.address) && own.contains(vip.network))
+        };
+        vips.iter().any(fits)
     };
-    let near: Vec<&Link> = all.iter().filter(near).copied().collect();
-    match if near.is_empty() { &all } else { &near }.as_slice() {
+    let some =
+        |fit: &dyn Fn(&&Link) -> bool| all.iter().filter(|link| fit(link)).copied().collect::<Vec<_>>();
+    let tiers = [some(&near), some(&|link| link.up), all.clone()];
+    let best = tiers.into_iter().find(|tier| !tier.is_empty()).unwrap_or_default();
+    match best.as_slice() {
         [only] => Ok(only.name.clone()),
-        [] => Err(Error::WhichInterface("none that are up".to_owned())),
+        [] => Err(Error::WhichInterface("none with an Ethernet address".to_owned())),
         several => {
             let names: Vec<&str> = several.iter().map(|link| link.name.as_str()).collect();
             Err(Error::WhichInterface(names.join(", ")))
@@ -102,7 +106,6 @@ fn facts_of(link: &Link) -> Result<SegmentLink, Error> {
         name: link.name.clone(),
         mtu: link.mtu,
         trouble: link.trouble(),
-        is_ethernet: link.mac.is_some(),
         xdp,
         decap_is_ours: state::started(&link.name)?.is_some_and(|started| process::runs(&started)),
     })

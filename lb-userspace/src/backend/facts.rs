@@ -58,8 +58,6 @@ pub struct SegmentLink {
     pub mtu: u32,
     /// Why nothing comes in by it, in words.
     pub trouble: Option<String>,
-    /// Whether it has an Ethernet address.
-    pub is_ethernet: bool,
     /// Its XDP program.
     pub xdp: Option<XdpFound>,
     /// Whether a decapsulator runs that `lb backend up` has started.

@@ -190,7 +190,8 @@ Examples:
 Examples:
   lb doctor eth0
   lb doctor --config lb.yaml     # also the way to every backend
-  lb doctor --fix --output json"
+  lb doctor --fix --output json
+  lb doctor --backend --vip 203.0.113.10 --method l2"
     )]
     Doctor(DoctorArgs),
     /// Shares of the backends in the rings of a config, and what another config would move

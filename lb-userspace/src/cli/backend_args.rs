@@ -1,9 +1,10 @@
 //! The arguments of `lb backend`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
 
 use super::args::Output;
 use super::decap_args::{Clamp, clamp, prefix};
+use super::error::Failure;
 use crate::backend::{MssWish, Port, Transport, Wanted, Way};
 use crate::model::Prefix;
 
@@ -132,6 +133,13 @@ impl UpArgs {
 }
 
 impl BackendCheckArgs {
+    /// Options that stand behind another command's.
+    pub(super) fn parse(options: &[String]) -> Result<Self, Failure> {
+        let grammar = Self::augment_args(Command::new("lb doctor --backend").no_binary_name(true));
+        let matches = grammar.try_get_matches_from(options).map_err(Failure::bad_input)?;
+        Self::from_arg_matches(&matches).map_err(Failure::bad_input)
+    }
+
     /// What is wanted on this interface.
     pub(super) fn on(&self, interface: String) -> Wanted {
         Wanted { ports: self.port.clone(), ..self.wanted.on(interface) }
@@ -154,6 +162,17 @@ fn port(text: &str) -> Result<Port, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_doctor_takes_the_same_options() {
+        let options = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let parsed =
+            BackendCheckArgs::parse(&options("--vip 203.0.113.10 --method l2 --port 80 --fix")).unwrap();
+        assert!(parsed.fix && parsed.on("eth0".into()).ports.len() == 1);
+        for bad in ["--method l2", "--vip 203.0.113.10", "--vip 203.0.113.10 --method ipip"] {
+            assert!(BackendCheckArgs::parse(&options(bad)).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn ports_have_a_transport() {

@@ -25,6 +25,12 @@ pub(super) fn run(command: &BackendCommand) -> Result<ExitCode, Failure> {
     })
 }
 
+/// `lb doctor --backend OPTIONS…`.
+pub(super) fn doctor(options: &[String]) -> Result<ExitCode, Failure> {
+    let args = BackendCheckArgs::parse(options)?;
+    run(&BackendCommand::Check(args))
+}
+
 async fn up(netlink: &Netlink, args: &UpArgs) -> Result<ExitCode, Failure> {
     let named = args.wanted.interface.as_deref();
     let interface = incoming(netlink, named, &args.wanted.from, &args.wanted.vip).await?;

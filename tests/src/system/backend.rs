@@ -50,6 +50,12 @@ impl<'a> Prepared<'a> {
         self.rig.on(self.role, binary()?, words)
     }
 
+    /// `lb doctor --backend …` there.
+    pub fn doctor(&self, options: &str) -> anyhow::Result<Run> {
+        let words = ["doctor", "--backend"].into_iter().chain(options.split_whitespace());
+        self.rig.on(self.role, binary()?, words)
+    }
+
     /// `lb explain CODE`.
     pub fn explain(&self, code: &str) -> anyhow::Result<Run> {
         self.rig.on(self.role, binary()?, ["explain", code])

@@ -57,7 +57,6 @@ fn right() -> Facts {
             name: "eth0".into(),
             mtu: 1500,
             trouble: None,
-            is_ethernet: true,
             xdp: Some(XdpFound::Decap(decap)),
             decap_is_ours: true,
         },
@@ -102,7 +101,7 @@ fn nothing_is_found_where_nothing_is_wrong() {
 #[test]
 fn each_fault_has_its_finding() {
     let set = |path: &'static str, value| {
-        move |facts: &mut Facts| drop(facts.settings.0.insert(path.to_owned(), value))
+        move |facts: &mut Facts| facts.settings.0.extend([(path.to_owned(), value)])
     };
     let cases: Vec<(&str, Severity, Facts)> = vec![
         ("LB250", Severity::Problem, changed(|f| f.link.trouble = Some("interface eth0 is down".into()))),
@@ -120,7 +119,7 @@ fn each_fault_has_its_finding() {
         (
             "LB265",
             Severity::Warning,
-            changed(|f| drop(f.clamped.insert("eth0".into(), Mss { v4: 1460, v6: 1440 }))),
+            changed(|f| f.clamped.extend([("eth0".into(), Mss { v4: 1460, v6: 1440 })])),
         ),
     ];
     for (code, severity, facts) in cases {
@@ -139,7 +138,7 @@ fn a_strict_reverse_path_matters_where_answers_leave_elsewhere() {
     });
     assert_eq!(wrong(Way::L2, &facts), [("LB256", Severity::Problem)]);
     // The larger value counts: a loose interface is loose, whatever `all` says.
-    let loose = changed(|facts| drop(facts.settings.0.insert("net/ipv4/conf/all/rp_filter".into(), 1)));
+    let loose = changed(|facts| facts.settings.0.extend([("net/ipv4/conf/all/rp_filter".into(), 1)]));
     assert_eq!(wrong(Way::L2, &loose), []);
 }
 
@@ -162,7 +161,7 @@ fn the_decapsulators_lists_are_compared() {
             }
         })
     };
-    let without_vip = with(|found| drop(found.vips.pop()));
+    let without_vip = with(|found| found.vips.truncate(1));
     assert_eq!(wrong(Way::Gue, &without_vip), [("LB263", Severity::Problem)]);
     let without_balancer = with(|found| found.sources.clear());
     assert_eq!(wrong(Way::Gue, &without_balancer), [("LB264", Severity::Problem)]);

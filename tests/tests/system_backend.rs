@@ -138,6 +138,40 @@ fn a_prefix_of_services_is_served_and_undone() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn only_what_is_still_ours_is_undone() -> anyhow::Result<()> {
+    let rig = Rig::of(|lab| lab.backends(1).big_bytes(0).ipv6())?;
+    let backend = Prepared::bare(&rig, 1)?;
+    let before = backend.shown()?;
+    let up = format!("up {} --apply", options(1, "ipip"));
+    backend.lb(&up)?.expect(0)?;
+    // The process has died, an address is gone, and somebody likes another value.
+    kill(Pid::from_raw(backend.decap()?), Signal::SIGKILL)?;
+    backend.script(&format!(
+        "ip address del {}/32 dev lo\necho 2 >/proc/sys/net/ipv4/conf/eth0/arp_ignore",
+        vips(1)[0]
+    ))?;
+    backend.lb("down")?.expect(0)?.says(&["arp_ignore stays 2", "rp_filter=1"])?;
+    backend.script("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore")?;
+    until("nothing left", PATIENCE, || {
+        let left = Prepared::differences(&before, &backend.shown()?);
+        ensure!(left.is_empty(), "left behind {left:#?}");
+        Ok(Some(()))
+    })?;
+
+    // A file that a namespace has left which had this one's number before.
+    backend.lb(&up)?.expect(0)?;
+    let file = backend.state()?.join("eth0.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let decap = Pid::from_raw(backend.decap()?);
+    state["namespace"] = 1.into();
+    std::fs::write(&file, state.to_string())?;
+    backend.lb("down")?.expect(0)?;
+    ensure!(backend.shown()? != before, "what another namespace's file lists is undone here");
+    kill(decap, Signal::SIGTERM)?;
+    backend.lb("down")?.expect(0)?.says(&["nothing to undo"]).map(drop)
+}
+
 /// How a fault is put right.
 enum Repair {
     /// `lb backend check --fix` does it.

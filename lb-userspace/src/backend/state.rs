@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use crate::netlink::namespace_cookie;
 
 /// Where such files are. Like everything they list, they are gone after a reboot.
 const DIRECTORY: &str = "/run/lb-backend";
@@ -47,6 +48,9 @@ pub(super) struct Started {
 /// What was changed, in order.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct State {
+    /// The network namespace's cookie. A file of another one is of a namespace that had this one's inode number before,
+    /// and went with everything in it.
+    pub(super) namespace: u64,
     /// Settings.
     pub(super) settings: Vec<Changed>,
     /// Addresses put on `lo`.
@@ -55,6 +59,16 @@ pub(super) struct State {
     pub(super) prefixes: Vec<MadeLocal>,
     /// The decapsulator.
     pub(super) decap: Option<Started>,
+}
+
+impl State {
+    fn new(namespace: u64) -> Self {
+        Self { namespace, ..Self::default() }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::new(self.namespace)
+    }
 }
 
 /// The state of one interface, locked against others until dropped.
@@ -98,13 +112,14 @@ pub(super) fn started(interface: &str) -> Result<Option<Started>, Error> {
 }
 
 fn read(path: &Path) -> Result<State, Error> {
-    match fs::read(path) {
-        Ok(text) => {
-            serde_json::from_slice(&text).map_err(|source| Error::Damaged { path: path.to_owned(), source })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
-        Err(error) => Err(file("reading", path)(error)),
-    }
+    let namespace = namespace_cookie().map_err(file("asking which namespace this is for", path))?;
+    let state: State = match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(|source| Error::Damaged { path: path.to_owned(), source })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => State::new(namespace),
+        Err(error) => return Err(file("reading", path)(error)),
+    };
+    Ok(if state.namespace == namespace { state } else { State::new(namespace) })
 }
 
 impl StateFile {
@@ -127,7 +142,7 @@ impl StateFile {
 
     /// Writes it in one step; one that says nothing is removed, with all that belongs to it.
     pub(super) fn save(&self) -> Result<(), Error> {
-        if self.state == State::default() {
+        if self.state.is_empty() {
             let _never_written = fs::remove_file(&self.path);
             let _no_decapsulator = fs::remove_file(self.log());
             for directory in self.path.ancestors().skip(1).take(2) {
@@ -152,6 +167,7 @@ mod tests {
     #[test]
     fn what_was_changed_is_read_as_it_was_written() {
         let state = State {
+            namespace: 4711,
             settings: vec![Changed { path: "net/ipv4/conf/eth0/rp_filter".into(), before: 1, ours: 2 }],
             addresses: vec!["203.0.113.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
             prefixes: vec![MadeLocal { network: "203.0.113.0".parse().unwrap(), length: 28 }],

@@ -4,6 +4,7 @@ mod known;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
 use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
@@ -14,8 +15,7 @@ use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
 use crate::health::fleet::{Place, Uses};
 use crate::model::{AttachMode, Interface, Limits, Model};
-
-use crate::netlink::{Link, Snapshot};
+use crate::netlink::{Link, Snapshot, groups, keep_groups};
 use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
 use known::known_uses;
 pub(super) use known::{down, places};
@@ -164,6 +164,7 @@ impl Engine {
         self.saved.interfaces = self.interfaces.iter().map(|interface| interface.name.clone()).collect();
         self.saved.applied_at = Saved::now();
         self.saved.last_error = None;
+        self.listen();
         self.remember();
         Ok(applied)
     }
@@ -212,6 +213,9 @@ impl Engine {
         self.changes.note(&observed, &plan);
         done.map_err(Error::Partly)?;
         self.assembled = assembled;
+        if self.listen() {
+            self.remember();
+        }
         let mut changes: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         let observed = self.plane.glance()?;
         for (interface, link) in present.iter().zip(attached) {
@@ -292,6 +296,17 @@ impl Engine {
     pub fn set_overrides(&mut self, overrides: Vec<InForce>) {
         self.saved.overrides = overrides;
         self.remember();
+    }
+
+    /// Joins the groups in which neighbours ask for the advertised addresses, and leaves those of addresses that are not
+    /// advertised any more; whether that changed anything. Failure is a warning: some interfaces let all in.
+    fn listen(&mut self) -> bool {
+        let advertised = self.assembled.advertised.iter().map(|(address, ifindex)| (*address, *ifindex));
+        let (ours, failures) = keep_groups(&self.saved.groups, &groups(advertised));
+        for error in failures {
+            tracing::warn!(%error, cause = ?error.source(), "questions for IPv6 service addresses may not come in");
+        }
+        std::mem::replace(&mut self.saved.groups, ours) != self.saved.groups
     }
 
     /// Writes down what is in force. It is in force also where that fails.

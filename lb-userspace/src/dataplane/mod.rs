@@ -19,7 +19,6 @@ mod maps;
 mod memory;
 mod mmap;
 mod object;
-mod plain;
 mod probes;
 mod refusal;
 mod samples;

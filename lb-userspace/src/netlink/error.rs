@@ -47,6 +47,17 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The multicast groups could not be read.
+    #[error("cannot read the interfaces' multicast groups")]
+    Groups(#[source] io::Error),
+    /// A multicast group could not be joined or left.
+    #[error("interface index {ifindex}: cannot change its multicast groups")]
+    Group {
+        /// The interface.
+        ifindex: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// An announcement did not get out.
     #[error("interface index {ifindex}: cannot announce {address}")]
     Announce {

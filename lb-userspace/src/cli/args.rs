@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sched::{CloneFlags, setns};
 use tracing_subscriber::EnvFilter;
 
+use super::backend_args::BackendCommand;
 use super::decap_args::DecapArgs;
+use super::doctor::DoctorArgs;
 use super::error::Failure;
 use super::packet_args::{CaptureArgs, ExplainArgs, SimulateArgs};
 use crate::daemon::Instance;
@@ -181,6 +183,17 @@ Examples:
   lb capture --service web --verdict drop --count 10
   lb capture --source 198.51.100.0/24 --out client.pcapng")]
     Capture(CaptureArgs),
+    /// What is wrong with this machine, why it matters, what to do
+    #[command(
+        after_help = "Changes nothing without --fix. Exit codes: 0 all is well, 1 warnings, 2 problems.
+
+Examples:
+  lb doctor eth0
+  lb doctor --config lb.yaml     # also the way to every backend
+  lb doctor --fix --output json
+  lb doctor --backend --vip 203.0.113.10 --method l2"
+    )]
+    Doctor(DoctorArgs),
     /// Shares of the backends in the rings of a config, and what another config would move
     #[command(
         after_help = "Examples:\n  lb ring --config lb.yaml\n  lb ring --config lb.yaml --against new.yaml"
@@ -192,6 +205,11 @@ Examples:
   lb decap eth0 --vip 203.0.113.0/28 2001:db8::10 --from 198.18.0.0/16 2001:db8:5::/64
   lb decap eth0 --vip 203.0.113.10 --from 203.0.113.5 --clamp-mss")]
     Decap(DecapArgs),
+    /// On a backend: all that it needs besides its server, printed or done; undone; checked
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
     /// A lab in network namespaces: client, router, balancer, backends, real traffic
     Lab {
         #[command(subcommand)]

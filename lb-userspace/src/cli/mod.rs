@@ -2,6 +2,8 @@
 
 mod args;
 mod attach;
+mod backend_args;
+mod backend_host;
 mod backends;
 mod capture;
 mod check;
@@ -9,6 +11,7 @@ mod confirm;
 mod decap;
 mod decap_args;
 mod detach;
+mod doctor;
 mod error;
 mod explain;
 mod order;
@@ -75,10 +78,12 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Events => check::events(context),
         Command::Counters { output } => status::counters(context, output),
         Command::Simulate(args) => simulate::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
         Command::Capture(args) => capture::run(context, &args),
         Command::Ring(args) => ring::run(&args),
         Command::Decap(args) => decap::run(&args),
+        Command::Backend { command } => backend_host::run(&command),
         Command::Lab { command } => crate::lab::run(command).map_err(Failure::from),
     }
 }

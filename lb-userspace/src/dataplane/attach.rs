@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, Xdp};
 use lb_common::abi::names::{BALANCER_PROGRAM, PORTS};
 
+use super::kernel_log::LogTail;
 use super::maps::Maps;
 use super::{Error, Facts, Pins, Refusal, object, stages};
+use crate::netlink::{self, XdpMode as NetlinkMode};
 use crate::reconcile::Size;
 
 /// Where a program runs.
@@ -35,6 +38,15 @@ impl From<Mode> for XdpMode {
         match mode {
             Mode::Native => Self::Driver,
             Mode::Generic => Self::Skb,
+        }
+    }
+}
+
+impl From<Mode> for NetlinkMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
         }
     }
 }
@@ -84,10 +96,15 @@ pub fn attach(pins: &Pins, size: &Size, target: &Target, mode: Mode) -> Result<A
             }
         }
     }
-    let id = program
-        .attach_to_if_index(target.ifindex, mode.into())
-        .map_err(|error| refused(&target.facts, mode, &error))?;
-    let link = program.take_link(id).map_err(|error| refused(&target.facts, mode, &error))?;
+    let log = LogTail::start();
+    let id = match program.attach_to_if_index(target.ifindex, mode.into()) {
+        Ok(id) => id,
+        Err(error) => {
+            let words = words(program, target.ifindex, &target.facts.interface, mode, log);
+            return Err(refused(&target.facts, mode, &error, words));
+        }
+    };
+    let link = program.take_link(id).map_err(|error| refused(&target.facts, mode, &error, None))?;
     // A netlink attachment could not be pinned: dropping it here detaches it again.
     let link = FdLink::try_from(link).map_err(|error| link_error(name, &error))?;
     let attachment = described(&link, target.ifindex, false, name)?;
@@ -114,8 +131,28 @@ pub(super) fn link_error(name: &str, error: &LinkError) -> Error {
     Error::Link { interface: name.to_owned(), source: io::Error::other(error.to_string()) }
 }
 
-/// The kernel's words, out of the chain of errors.
-pub(super) fn refused(facts: &Facts, mode: Mode, error: &ProgramError) -> Error {
+/// What the kernel says besides the error number, which is all that a link gives: its answer to the same over netlink,
+/// else its log.
+pub(super) fn words(
+    program: &Xdp,
+    ifindex: u32,
+    interface: &str,
+    mode: Mode,
+    log: Option<LogTail>,
+) -> Option<String> {
+    let asked = program.fd().ok().map(|fd| netlink::refusal(fd.as_fd(), ifindex, mode.into()));
+    let answer = match asked? {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(interface, %error, "no words over netlink");
+            None
+        }
+    };
+    answer.or_else(|| log?.about(interface))
+}
+
+/// The refusal: the kernel's words out of the chain of errors, and those that were asked for.
+pub(super) fn refused(facts: &Facts, mode: Mode, error: &ProgramError, asked: Option<String>) -> Error {
     let mut words = Vec::new();
     let mut errno = None;
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
@@ -126,6 +163,7 @@ pub(super) fn refused(facts: &Facts, mode: Mode, error: &ProgramError) -> Error 
         words.push(error.to_string());
         next = error.source();
     }
+    words.extend(asked.filter(|asked| !words.iter().any(|word| word.contains(asked))));
     words.dedup();
     Error::Refused(Box::new(Refusal::explain(facts, mode, words.join(": "), errno)))
 }

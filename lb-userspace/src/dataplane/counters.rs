@@ -52,6 +52,25 @@ impl Counters {
     }
 }
 
+/// Packets that each CPU has had in our programs, whatever became of them: those of these backends, and those that have
+/// a reason.
+pub(super) fn per_cpu(maps: &Maps, backends: impl Iterator<Item = u32>) -> Result<Vec<u64>, Error> {
+    let mut cpus: Vec<u64> = Vec::new();
+    let mut add = |cpu: usize, packets: u64| {
+        cpus.resize(cpus.len().max(cpu + 1), 0);
+        cpus[cpu] += packets;
+    };
+    for id in backends {
+        let values = maps.backend_counters.get(&id, 0).map_err(Error::map(BACKEND_COUNTERS))?;
+        values.iter().enumerate().for_each(|(cpu, counted)| add(cpu, counted.packets));
+    }
+    for reason in Reason::ALL {
+        let values = maps.reasons.get(&(*reason as u32), 0).map_err(Error::map(REASONS))?;
+        values.iter().enumerate().for_each(|(cpu, packets)| add(cpu, *packets));
+    }
+    Ok(cpus)
+}
+
 pub(super) fn sum<T: std::borrow::Borrow<aya::maps::MapData>>(
     map: &PerCpuArray<T, u64>,
     name: &'static str,

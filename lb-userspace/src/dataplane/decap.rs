@@ -11,8 +11,9 @@ use aya::programs::{LinkOrder, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{ClampReason, DecapReason, PrefixKey, mapped, names::*};
 
-use super::attach::refused;
+use super::attach::{refused, words};
 use super::counters::sum;
+use super::kernel_log::LogTail;
 use super::{Error, Facts, Mode, TestProgram, object};
 use crate::model::Prefix;
 
@@ -74,8 +75,14 @@ impl Decap {
         let program = self.object.program_mut(DECAP_PROGRAM).ok_or(Error::Missing(DECAP_PROGRAM))?;
         let other = |source| Error::Program { program: DECAP_PROGRAM, source };
         let program: &mut aya::programs::Xdp = program.try_into().map_err(other)?;
-        let id =
-            program.attach_to_if_index(ifindex, mode.into()).map_err(|error| refused(facts, mode, &error))?;
+        let log = LogTail::start();
+        let id = match program.attach_to_if_index(ifindex, mode.into()) {
+            Ok(id) => id,
+            Err(error) => {
+                let words = words(program, ifindex, &facts.interface, mode, log);
+                return Err(refused(facts, mode, &error, words));
+            }
+        };
         let link = program.take_link(id).map_err(other)?;
         let failed = |error: aya::programs::links::LinkError| Error::Link {
             interface: facts.interface.clone(),

@@ -10,7 +10,7 @@ use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
 
 use super::maps::{BACKEND_WORDS, Maps};
-use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, object, stages};
+use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, counters, object, stages};
 use crate::reconcile::{Observed, Plan, Size, Step, TrieKey};
 
 /// Pinned maps, open for reading and writing.
@@ -47,6 +47,12 @@ impl KernelPlane {
         let backends: Vec<u32> = observed.backends.keys().copied().collect();
         let services: Vec<u32> = observed.entries().into_keys().collect();
         Counters::read(&self.maps, &backends, &services)
+    }
+
+    /// Packets that each CPU has had in our programs.
+    pub fn packets_per_cpu(&self) -> Result<Vec<u64>, Error> {
+        let observed = self.snapshot(Depth::Shallow)?;
+        counters::per_cpu(&self.maps, observed.backends.keys().copied())
     }
 
     /// A snapshot without slots and flows: what status commands need.

@@ -58,7 +58,7 @@ impl Gate {
         let mut object = object::balancer(pins, size, port)?;
         let program = object::program(&mut object, PROBE_PROGRAM)?;
         let facts = Facts { interface: interface.to_owned(), ..Facts::default() };
-        let refused = |error| refused(&facts, Mode::Generic, &error);
+        let refused = |error| refused(&facts, Mode::Generic, &error, None);
         let id = program.attach_to_if_index(ifindex, Mode::Generic.into()).map_err(refused)?;
         let link = program.take_link(id).map_err(refused)?;
         FdLink::try_from(link).map(Self).map_err(|error| link_error(interface, &error))

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
+use table::{ROWS, Row};
+
 use super::Mode;
+
+mod table;
 
 /// What is known about the interface.
 #[derive(Clone, Debug, Default)]
@@ -55,41 +59,24 @@ impl fmt::Display for Refusal {
 /// Largest MTU that single-buffer native XDP takes on most drivers: a page less headroom and tail.
 const SINGLE_BUFFER_MTU: u32 = 3498;
 
+/// Code, cause and fix: by the table, else by the error number.
 fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'static str, String, String) {
     let name = &facts.interface;
-    let text = kernel.to_lowercase();
     if let Some(program) = facts.foreign_program {
-        let fix = format!("`bpftool net show dev {name}` names it; detach it with the tool that attached it");
+        let fix = format!("`lb doctor {name}` says whose it is; detach it with the tool that attached it");
         return ("LB010", format!("another XDP program (id {program}) is attached to {name} (certain)"), fix);
     }
-    if text.contains("mtu") || (errno == Some(libc_errno::ERANGE)) {
-        let cause = format!(
-            "the MTU of {} (or its peer's) is too large for native XDP on this driver (certain)",
-            facts.mtu
-        );
-        return ("LB011", cause, format!("ip link set dev {name} mtu 1500; or mode: generic (slower)"));
+    let text = kernel.to_lowercase();
+    if let Some(row) = ROWS.iter().find(|row| row.fits(facts.driver.as_deref(), &text, errno)) {
+        let filled = |text: &str| text.replace("{name}", name).replace("{mtu}", &facts.mtu.to_string());
+        return (row.code, filled(row.cause), filled(row.fix));
     }
-    let veth = facts.driver.as_deref() == Some("veth");
-    if (veth && errno == Some(libc_errno::ENOSPC))
-        || text.contains("rx queues")
-        || text.contains("queues not less than peer")
-    {
-        let cause =
-            "a veth with XDP needs at least as many receive queues as its peer has transmit queues (certain)";
-        return ("LB012", cause.into(), format!("ethtool -L {name} rx N   (N = the peer's transmit queues)"));
-    }
-    if text.contains("channel") || text.contains("queue") {
-        let cause = "the driver has no transmit queues left for XDP (certain)";
-        return (
-            "LB013",
-            cause.into(),
-            format!("ethtool -L {name} combined N   with fewer channels; or mode: generic"),
-        );
-    }
-    if text.contains("lro") || text.contains("gro") {
-        let cause = "receive offloads merge packets before XDP sees them (certain)";
-        return ("LB014", cause.into(), format!("ethtool -K {name} lro off rx-gro-hw off"));
-    }
+    by_number(facts, mode, errno)
+}
+
+/// What an error number alone means.
+fn by_number(facts: &Facts, mode: Mode, errno: Option<i32>) -> (&'static str, String, String) {
+    let name = &facts.interface;
     match errno {
         Some(libc_errno::EPERM | libc_errno::EACCES) => (
             "LB015",
@@ -98,7 +85,7 @@ fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'s
         ),
         Some(libc_errno::EBUSY | libc_errno::EEXIST) => {
             let fix =
-                format!("`bpftool net show dev {name}` names it; detach it with the tool that attached it");
+                format!("`lb doctor {name}` says whose it is; detach it with the tool that attached it");
             ("LB010", "another XDP program or mode is active on the interface (certain)".into(), fix)
         }
         Some(libc_errno::ENODEV) => ("LB016", format!("{name} is gone"), "name another interface".into()),
@@ -119,10 +106,22 @@ fn diagnose(facts: &Facts, mode: Mode, kernel: &str, errno: Option<i32>) -> (&'s
     }
 }
 
+impl Row {
+    /// Whether this is what a driver means by these words (in lower case) and this error number.
+    fn fits(&self, driver: Option<&str>, text: &str, errno: Option<i32>) -> bool {
+        let drivers = self.drivers.is_empty() || driver.is_some_and(|driver| self.drivers.contains(&driver));
+        drivers
+            && self.words.iter().all(|word| text.contains(word))
+            && (self.errno.is_none() || self.errno == errno)
+    }
+}
+
 /// Error numbers by name.
 mod libc_errno {
     use nix::errno::Errno;
 
+    pub(super) const EINVAL: i32 = Errno::EINVAL as i32;
+    pub(super) const ENOMEM: i32 = Errno::ENOMEM as i32;
     pub(super) const EPERM: i32 = Errno::EPERM as i32;
     pub(super) const EACCES: i32 = Errno::EACCES as i32;
     pub(super) const EBUSY: i32 = Errno::EBUSY as i32;
@@ -134,49 +133,4 @@ mod libc_errno {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code(kernel: &str, errno: i32, facts: &Facts) -> &'static str {
-        Refusal::explain(facts, Mode::Native, kernel.into(), Some(errno)).code
-    }
-
-    /// Messages as kernels 6.1 to 6.18 print them.
-    #[test]
-    fn kernels_words_are_understood() {
-        let plain = Facts { interface: "eth0".into(), mtu: 1500, ..Facts::default() };
-        let jumbo = Facts { mtu: 9000, ..plain.clone() };
-        let occupied = Facts { foreign_program: Some(7), ..plain.clone() };
-        let veth = Facts { driver: Some("veth".into()), ..plain.clone() };
-        let unsupported = "Operation not supported (os error 95)";
-        let cases = [
-            ("LB011", "virtio_net: MTU too large to enable XDP without frags.", 22, &plain),
-            ("LB011", "veth: Peer MTU is too large to set XDP.", 34, &plain),
-            ("LB011", "Numerical result out of range (os error 34)", 34, &plain),
-            ("LB012", "veth: XDP expects number of rx queues not less than peer tx queues.", 22, &plain),
-            ("LB012", "No space left on device (os error 28)", 28, &veth),
-            ("LB014", "virtio_net: Can't set XDP while host is implementing GRO_HW/CSUM", 95, &plain),
-            ("LB010", "Device or resource busy (os error 16)", 16, &plain),
-            ("LB010", "Device or resource busy (os error 16)", 16, &occupied),
-            ("LB011", unsupported, 95, &jumbo),
-            ("LB017", unsupported, 95, &plain),
-            ("LB015", "Operation not permitted (os error 1)", 1, &plain),
-            ("LB018", "Input/output error (os error 5)", 5, &plain),
-        ];
-        for (wanted, kernel, errno, facts) in cases {
-            assert_eq!(code(kernel, errno, facts), wanted, "{kernel}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_says_what_where_why_and_what_to_do() {
-        let facts =
-            Facts { interface: "eth0".into(), driver: Some("ena".into()), mtu: 1500, ..Facts::default() };
-        let refusal = Refusal::explain(&facts, Mode::Native, "no room for XDP queues".into(), Some(12));
-        let expected = "LB013 attach refused: eth0 (ena), native
-  kernel: no room for XDP queues
-  cause:  the driver has no transmit queues left for XDP (certain)
-  fix:    ethtool -L eth0 combined N   with fewer channels; or mode: generic";
-        assert_eq!(refusal.to_string(), expected);
-    }
-}
+mod tests;

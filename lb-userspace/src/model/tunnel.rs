@@ -1,5 +1,9 @@
 //! How packets get to a backend: on the segment or through a tunnel, as plain values.
 
+use std::net::IpAddr;
+
+use lb_common::abi::Method;
+
 use super::Prefix;
 
 /// How a packet gets to a backend.
@@ -17,6 +21,14 @@ impl Forwarding {
         match self {
             Self::L2 => "l2",
             Self::Tunnel(tunnel) => tunnel.encap.name(),
+        }
+    }
+
+    /// Bytes that a packet grows by on the way to this backend.
+    pub fn overhead(self, backend: IpAddr) -> u32 {
+        match self {
+            Self::L2 => 0,
+            Self::Tunnel(tunnel) => tunnel.encap.method().overhead(backend.is_ipv6()),
         }
     }
 }
@@ -63,6 +75,16 @@ pub enum Encap {
 impl Encap {
     /// GUE's destination port where none is asked for.
     pub const GUE_PORT: u16 = 6080;
+
+    /// The data plane's method for it.
+    pub fn method(self) -> Method {
+        match self {
+            Self::Ipip => Method::Ipip,
+            Self::Gre => Method::Gre,
+            Self::Gue { variant: GueVariant::Direct, .. } => Method::GueDirect,
+            Self::Gue { variant: GueVariant::Header, .. } => Method::GueHeader,
+        }
+    }
 
     /// The word for it in configs and tables.
     pub fn name(self) -> &'static str {

@@ -1,5 +1,6 @@
 //! Questions to the kernel over a netlink socket of its own. Must not keep anything between questions.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::pin;
 
@@ -13,6 +14,7 @@ use super::error::{Error, RouteError};
 use super::links::Snapshot;
 use super::neighbours::{Neighbour, Neighbours};
 use super::route::{self, Route};
+use super::statistics::{self, Statistics};
 
 /// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -35,6 +37,11 @@ impl Netlink {
         Ok(Self { handle, _connection: tasks })
     }
 
+    /// What requests are made with.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// All interfaces with their addresses.
     pub async fn links(&self) -> Result<Snapshot, Error> {
         let mask = vec![LinkExtentMask::SkipStats];
@@ -42,6 +49,12 @@ impl Netlink {
         let links = list("interfaces", links).await?;
         let addresses = list("addresses", self.handle.address().get().execute()).await?;
         Ok(Snapshot::new(&links, &addresses))
+    }
+
+    /// What all interfaces have counted, by their index.
+    pub async fn statistics(&self) -> Result<BTreeMap<u32, Statistics>, Error> {
+        let links = list("counters of interfaces", self.handle.link().get().execute()).await?;
+        Ok(statistics::by_index(&links))
     }
 
     /// Brings an interface up.
@@ -74,7 +87,7 @@ impl Netlink {
     }
 }
 
-async fn list<T>(
+pub(super) async fn list<T>(
     table: &'static str,
     messages: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Vec<T>, Error> {

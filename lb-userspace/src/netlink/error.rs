@@ -25,6 +25,18 @@ pub enum Error {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+    /// An address of the host's own could not be changed.
+    #[error("interface index {ifindex}: cannot {action} {address}")]
+    Address {
+        /// What was attempted, in a word.
+        action: &'static str,
+        /// The interface.
+        ifindex: u32,
+        /// The address, or a prefix's first one.
+        address: IpAddr,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
     /// No socket to ask neighbours on an interface.
     #[error("interface index {ifindex}: cannot open {kind} socket")]
     Socket {

@@ -11,7 +11,9 @@
 mod address;
 mod announce;
 mod arp;
+mod attempt;
 mod client;
+mod cookie;
 mod error;
 mod event;
 mod groups;
@@ -19,23 +21,29 @@ mod links;
 mod ndp;
 mod neighbours;
 mod nexthop;
+mod own;
 mod ports;
 mod probe_net;
 mod prober;
 mod route;
 mod socket;
+mod statistics;
 mod watcher;
 
 pub use address::InterfaceAddress;
 pub use announce::announce;
+pub use attempt::refusal;
 pub use client::{Netlink, links};
+pub use cookie::namespace_cookie;
 pub use error::{Error, RouteError};
 pub use groups::{Membership, groups, keep as keep_groups, leave as leave_group};
 pub use links::{Link, Snapshot, Xdp, XdpMode};
 pub use neighbours::{Neighbour, Neighbours};
 pub use nexthop::{Hop, NextHop, Resolution, Resolutions, Target};
+pub use own::{DefaultRoutes, LocalPrefix, OwnAddress, Usable};
 pub use probe_net::{GATE, ProbeNet, ProbeNetError, remove_gate};
 pub use route::Route;
+pub use statistics::Statistics;
 pub use watcher::{Watcher, resolve};
 
 /// An Ethernet address, first byte on the wire first.

@@ -11,7 +11,7 @@ use lb_common::wire::{
 
 use super::ports::Ports;
 use super::{DesiredBackend, DesiredTunnel, wide};
-use crate::model::{Encap, GueVariant};
+use crate::model::Encap;
 
 /// The entry of a backend of a service with this id and, for IP in IP, inner packets of this family.
 pub(super) fn entry(backend: &DesiredBackend, service: u32, inner_v6: bool, ports: &Ports) -> BackendEntry {
@@ -37,11 +37,10 @@ pub(super) fn entry(backend: &DesiredBackend, service: u32, inner_v6: bool, port
 }
 
 fn with_tunnel(plain: BackendEntry, address: IpAddr, tunnel: &DesiredTunnel, inner_v6: bool) -> BackendEntry {
-    let (method, encap_port) = match tunnel.encap {
-        Encap::Ipip => (Method::Ipip, 0),
-        Encap::Gre => (Method::Gre, 0),
-        Encap::Gue { variant: GueVariant::Direct, port } => (Method::GueDirect, port),
-        Encap::Gue { variant: GueVariant::Header, port } => (Method::GueHeader, port),
+    let method = tunnel.encap.method();
+    let encap_port = match tunnel.encap {
+        Encap::Ipip | Encap::Gre => 0,
+        Encap::Gue { port, .. } => port,
     };
     let outer_source = wide(tunnel.source);
     let checksum = match (address, tunnel.source) {

@@ -11,6 +11,7 @@ mod decap_args;
 mod detach;
 mod error;
 mod explain;
+mod interfaces;
 mod order;
 mod output;
 mod packet_args;

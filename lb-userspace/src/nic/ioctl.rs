@@ -1,7 +1,8 @@
 //! The ioctls of an interface: `SIOCETHTOOL` (include/uapi/linux/ethtool.h) and the MTU's. Moves words; what they mean
 //! is `ethtool`'s.
 //!
-//! The ethtool library on netlink sets channels only, without the kernel's words, so all of it goes one way here.
+//! The netlink library for ethtool sets channels, but neither rings, coalescing, features nor receive-side scaling: so all
+//! of it goes one way here.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

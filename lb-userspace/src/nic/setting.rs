@@ -60,13 +60,11 @@ pub struct Change {
 #[error("{0}")]
 pub struct Untold(&'static str);
 
-/// Offloads that native XDP does not get on with, and why.
-pub const HARMFUL: [(&str, &str); 4] = [
-    ("rx-lro", "merged packets do not fit what native XDP is given"),
-    ("rx-gro-hw", "merged packets do not fit what native XDP is given"),
-    ("rx-vlan-hw-parse", "the program would not see the tag of a VLAN"),
-    ("rx-vlan-stag-hw-parse", "the program would not see the tag of a VLAN"),
-];
+/// Offloads that native XDP does not get on with: merged packets do not fit what it is given, and the program would not
+/// see the tag of a VLAN.
+const NATIVE: [&str; 4] = ["rx-lro", "rx-gro-hw", "rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+/// Those that generic XDP does not get on with: merged packets do not fit the way out.
+const GENERIC: [&str; 3] = ["rx-lro", "rx-gro-hw", "rx-gro"];
 
 /// Drivers that keep as many queues free for XDP's transmissions as there are for everything else.
 const HALVED: [&str; 2] = ["ena", "gve"];
@@ -146,8 +144,8 @@ impl Setting {
             }
             Self::Coalesce => one(settings.coalesce.map(|waiting| coalesce(waiting, facts)).transpose()?),
             Self::Offloads => match settings.offloads {
-                Some(Steering::Auto) if context.native => harmful(facts),
-                _ => Ok(Vec::new()),
+                Some(_) => harmful(facts, if context.native { &NATIVE } else { &GENERIC }),
+                None => Ok(Vec::new()),
             },
             Self::Rss => one(settings.rss.as_ref().map(|spread| rss(spread, facts)).transpose()?),
             Self::UdpHash => settings.udp_hash.map_or(Ok(Vec::new()), |hash| udp_hash(hash, facts)),
@@ -241,11 +239,11 @@ fn coalesce(waiting: Waiting, facts: &Facts) -> Result<Value, Untold> {
 }
 
 /// Harmful offloads off; those that are off for good are not mentioned.
-fn harmful(facts: &Facts) -> Result<Vec<Value>, Untold> {
+fn harmful(facts: &Facts, names: &[&str]) -> Result<Vec<Value>, Untold> {
     let features = facts.features.as_ref().ok_or(Untold("the driver does not tell its offloads"))?;
     let matters = |name: &&str| features.get(*name).is_some_and(|feature| feature.on || !feature.fixed);
     let off = |name: &str| Value::Feature { name: name.to_owned(), on: false };
-    Ok(HARMFUL.into_iter().map(|(name, _)| name).filter(matters).map(off).collect())
+    Ok(names.iter().copied().filter(matters).map(off).collect())
 }
 
 fn rss(spread: &Spread, facts: &Facts) -> Result<Value, Untold> {

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use super::decode::{At, Fields, Shape, scalar, wrong_kind};
 use super::diagnostic::{Findings, Report, code};
 use super::node::{Kind, Node};
+use super::schema::Interface;
 use super::source::Span;
-use super::value::{BOOL, Fault, Reader, number, word};
+use super::value::{self, BOOL, Fault, Reader, number, word};
 use crate::model::{InterfaceSettings, QueueCount, RingSizes, Spread, Steering, Toggle, UdpHash, Waiting};
 
 pub(super) static INTERFACE: Shape = Shape {
@@ -78,8 +79,17 @@ fn below(text: &str, least: u64, most: u64) -> Result<u32, Fault> {
     u32::try_from(number(text, least, most)?).map_err(|_| Fault::Value)
 }
 
+/// Reads an interface.
+pub(super) fn interface(fields: &Fields<'_>, out: &mut Findings<'_>) -> Interface {
+    Interface {
+        name: fields.required("name", &value::INTERFACE, out),
+        mode: plain(fields.optional("mode", &value::MODE, out)).unwrap_or_default(),
+        settings: settings(fields, out),
+    }
+}
+
 /// Reads the settings among an interface's keys.
-pub(super) fn settings(fields: &Fields<'_>, out: &mut Findings<'_>) -> InterfaceSettings {
+fn settings(fields: &Fields<'_>, out: &mut Findings<'_>) -> InterfaceSettings {
     let toggle = |on: At<bool>| if on.value { Toggle::On } else { Toggle::Off };
     let queues = plain(fields.optional("queues", &QUEUES, out));
     let settings = InterfaceSettings {

@@ -205,7 +205,7 @@ pub(super) fn decode(root: &Node, directory: &Path, files: &Files<'_>, out: &mut
     let cluster = fields.get("cluster").and_then(|node| Fields::open(node, &CLUSTER, out));
     let context = context(&fields, directory, out);
     Config {
-        interfaces: each(&fields, "interfaces", &nic::INTERFACE, out, interface).unwrap_or_default(),
+        interfaces: each(&fields, "interfaces", &nic::INTERFACE, out, nic::interface).unwrap_or_default(),
         vips: each(&fields, "vips", &VIP, out, vip).unwrap_or_default(),
         services_span: fields.key_span("services"),
         services: each(&fields, "services", &SERVICE, out, |fields, out| {
@@ -240,14 +240,6 @@ fn each<'n, T>(
 ) -> Option<Vec<T>> {
     let items = fields.list(key, out)?;
     Some(items.iter().filter_map(|node| Some(read(&Fields::open(node, shape, out)?, out))).collect())
-}
-
-fn interface(fields: &Fields<'_>, out: &mut Findings<'_>) -> Interface {
-    Interface {
-        name: fields.required("name", &value::INTERFACE, out),
-        mode: plain(fields.optional("mode", &value::MODE, out)).unwrap_or_default(),
-        settings: nic::settings(fields, out),
-    }
 }
 
 fn vip(fields: &Fields<'_>, out: &mut Findings<'_>) -> Vip {

@@ -83,6 +83,12 @@ pub fn states(path: &Path) -> Vec<(String, Vec<SettingState>)> {
                 });
             }
         }
+        // As they are applied, not as they were first looked at.
+        let place = |found: &SettingState| {
+            let key = found.setting.split(' ').next();
+            nic::Setting::ORDER.iter().position(|setting| Some(setting.key()) == key)
+        };
+        settings.sort_by_key(place);
         (name.clone(), settings)
     };
     record.interfaces.iter().map(of).collect()

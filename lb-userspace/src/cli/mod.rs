@@ -12,6 +12,7 @@ mod detach;
 mod doctor;
 mod error;
 mod explain;
+mod interfaces;
 mod order;
 mod output;
 mod packet_args;

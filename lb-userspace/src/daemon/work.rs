@@ -17,12 +17,13 @@ use super::overrides;
 use super::report::{reply, report, unreachable_backends};
 use super::run::Options;
 use super::targets::{Ways, ways};
-use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, gate, next_hops};
+use super::tuning::Tuner;
+use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, gate, next_hops, once};
 use crate::dataplane::{Events, KernelPlane};
 use crate::health::fleet::Place;
 use crate::health::member::State;
 use crate::health::words::Way;
-use crate::model::Model;
+use crate::model::{Interface, Model};
 use crate::netlink::{Resolutions, Snapshot, Watcher, links};
 
 /// The running daemon.
@@ -44,6 +45,7 @@ pub(super) struct Daemon {
     events: Vec<Events>,
     /// Service addresses that have been announced, and where.
     announced: Announced,
+    tuner: Tuner,
 }
 
 /// Something that has happened.
@@ -62,6 +64,18 @@ impl Daemon {
         if interfaces.is_empty() {
             return Err(Error::NoInterfaces);
         }
+        // Before the network is looked at: a new MTU is to be seen.
+        let refused = once::tune(instance, &interfaces);
+        let started = Self::start_tuned(instance, candidate, &interfaces).await;
+        refused.iter().for_each(|finding| tracing::warn!("{finding}"));
+        once::untune(instance, &interfaces, started)
+    }
+
+    async fn start_tuned(
+        instance: &Instance,
+        candidate: Candidate,
+        interfaces: &[Interface],
+    ) -> Result<Self, Error> {
         let mut watcher = Watcher::start(next_hops(&candidate.loaded.model)).await?;
         let doubts = watcher.doubts().unwrap_or_else(|| mpsc::unbounded_channel().1);
         settled(&watcher, &candidate).await;
@@ -69,7 +83,7 @@ impl Daemon {
         let (snapshot, seen) = (links.borrow().clone(), resolutions.borrow().clone());
         let known = known_states(instance);
         let machine = Machine { links: &snapshot, resolutions: &seen };
-        let (engine, applied) = Engine::start(instance, candidate, &interfaces, machine)?;
+        let (engine, applied) = Engine::start(instance, candidate, interfaces, machine)?;
         report(&applied);
         let mut health = Health::start(engine.model());
         health.set_overrides(overrides::by_place(engine.overrides()));
@@ -89,6 +103,7 @@ impl Daemon {
             jobs,
             events,
             announced,
+            tuner: Tuner::new(&instance.nic),
         };
         daemon.announce(&snapshot);
         daemon.attend().await;
@@ -173,6 +188,7 @@ impl Daemon {
         self.watcher.set_targets(next_hops(self.engine.model()));
         let applied = applied?;
         self.announce(&links);
+        self.tune();
         self.health.set_model(self.engine.model(), |_| State::Unknown);
         self.ways = ways(self.engine.model());
         self.attend().await;
@@ -304,9 +320,26 @@ impl Daemon {
     }
 
     fn warn_of_interfaces(&self, candidate: &Candidate) {
-        if candidate.loaded.model.interfaces != self.engine.model().interfaces {
+        let attaching = |model: &Model| -> Vec<_> {
+            model.interfaces.iter().map(|interface| (interface.name.clone(), interface.mode)).collect()
+        };
+        if attaching(&candidate.loaded.model) != attaching(self.engine.model()) {
             tracing::warn!("interfaces changed in the config: they take effect when the daemon starts again");
         }
+    }
+
+    /// Has the interfaces set as the config in force wants them.
+    fn tune(&mut self) {
+        let listed = &self.engine.model().interfaces;
+        let ours =
+            |interface: &&Interface| self.engine.interfaces().iter().any(|own| own.name == interface.name);
+        let interfaces = listed.iter().filter(ours).cloned().collect();
+        self.tuner.want(interfaces, self.engine.attached().into_iter().collect());
+    }
+
+    /// Looks whether interfaces are still set as they should be.
+    pub(super) async fn watch_settings(&mut self) {
+        self.tuner.tick().await;
     }
 
     /// Passes the programs' log lines on.

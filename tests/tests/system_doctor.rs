@@ -32,7 +32,8 @@ fn doctor(rig: &Rig, args: &[&str]) -> anyhow::Result<Value> {
 /// What it says with this code that is worse than a notice, as severity and words.
 fn bad(said: &Value, code: &str) -> Vec<String> {
     let findings = said["findings"].as_array().into_iter().flatten();
-    let found = findings.filter(|f| f["code"] == code && ["warning", "problem"].iter().any(|s| f["severity"] == *s));
+    let found =
+        findings.filter(|f| f["code"] == code && ["warning", "problem"].iter().any(|s| f["severity"] == *s));
     found.map(|f| format!("{} {}: {}", f["severity"], f["place"], f["what"])).collect()
 }
 
@@ -177,7 +178,11 @@ fn a_tunnel_that_clients_packets_do_not_fit() -> anyhow::Result<()> {
     let path = rig.write(&Config::new([Service::web(VIP_IPIP, "ipip", &[(1, 1), (2, 1)])]))?;
     let path = path.to_str().context("UTF-8")?;
     let said = doctor(&rig, &["--config", path])?;
-    expect(&said, "LB233", "MTU 1500 less 20 bytes of headers leaves client packets of 1480 bytes; up to 1500 may come")?;
+    expect(
+        &said,
+        "LB233",
+        "MTU 1500 less 20 bytes of headers leaves client packets of 1480 bytes; up to 1500 may come",
+    )?;
     ensure!(said.to_string().contains("MTU of 1520 or more"), "{said:#}");
     ip(&rig, "link set eth0 mtu 1520")?;
     expect_gone(&doctor(&rig, &["--config", path])?, "LB233")
@@ -190,7 +195,8 @@ fn a_strict_reverse_path_filter_is_loosened() -> anyhow::Result<()> {
     let filter = |rig: &Rig| -> anyhow::Result<String> {
         Ok(rig.on(Role::Balancer, "cat", [setting])?.expect(0)?.out.trim().to_owned())
     };
-    let yaml = Config::l2(&[(1, 1)]).yaml().replace("[{name: eth0, mode: auto}]", "[{name: eth0}, {name: x0}]");
+    let yaml =
+        Config::l2(&[(1, 1)]).yaml().replace("[{name: eth0, mode: auto}]", "[{name: eth0}, {name: x0}]");
     let path = rig.write_text(&yaml)?;
     let path = path.to_str().context("UTF-8")?;
     expect_gone(&doctor(&rig, &["--config", path])?, "LB234")?;

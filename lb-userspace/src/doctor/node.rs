@@ -15,9 +15,9 @@ use super::stack::NetStack;
 use super::way::Ways;
 use super::{Diagnosis, Finding, Root, Severity};
 use crate::dataplane::{Attachment, KernelPlane, Pins, attached, foreign};
-use crate::model::Model;
+use crate::model::{AttachMode, Model};
 use crate::netlink::{self, Link, Netlink, Resolutions, Snapshot, Statistics, Target, resolve};
-use crate::nic::{self, QueuePackets, Topology};
+use crate::nic::{self, Context, QueuePackets, Topology};
 
 /// How long next hops are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -148,13 +148,18 @@ impl Question<'_> {
     fn nic(&self, name: &str, before: &Moment, after: &Moment) -> Nic {
         let facts = nic::facts(name);
         let listed = self.model.iter().flat_map(|model| &model.interfaces).find(|listed| listed.name == name);
+        let mode = listed.map(|listed| listed.mode);
         let seconds = (after.at - before.at).as_secs_f64().max(0.001);
         let earlier = |queue: &u32| before.queues.get(name)?.get(queue)?.rx;
         let rate = |(queue, now): (&u32, &QueuePackets)| {
             Some(now.rx?.saturating_sub(earlier(queue)?) as f64 / seconds)
         };
         Nic {
-            cpus: Topology::read().for_packets(facts.numa_node),
+            context: Context {
+                cpus: Topology::read(),
+                native: !matches!(mode, Some(AttachMode::Generic)),
+                attached: false,
+            },
             release: self.root.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
             irqbalance: nic::has_irqbalance(),
             settings: listed.map(|listed| listed.settings.clone()).unwrap_or_default(),

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kernel::number;
 use super::load::{Share, balance};
 use super::{Diagnosis, Finding, Remedy, Severity};
-use crate::model::InterfaceSettings;
-use crate::nic::{CpuSet, Facts, FlowType, Irq, Value, fields};
+use crate::model::{InterfaceSettings, QueueCount, Steering};
+use crate::nic::{Context, Facts, FlowType, Irq, Queues, Setting, Value, fields};
 
 /// Drivers that refuse XDP above an MTU even for multi-buffer programs, in bytes (`ENA_XDP_MAX_MTU`, ena_netdev.h;
 /// ixgbe's buffers of 3 KB).
@@ -18,16 +18,13 @@ const OLD_VIRTIO_MTU: u32 = 4060;
 const VIRTIO_FRAGS: (u32, u32) = (6, 3);
 /// Features that merge packets before XDP sees them, by the kernel's names.
 const MERGING: [&str; 2] = ["rx-lro", "rx-gro-hw"];
-/// Words in the names of interrupts that are no queue's.
-const NO_QUEUES: [&str; 8] = ["config", "event", "async", "mgmnt", "admin", "control", "misc", "pages"];
-
 /// What is known about a NIC.
 #[derive(Clone, Debug, Default)]
 pub struct Nic {
     /// What it tells of itself.
     pub facts: Facts,
-    /// CPUs for its packets, best first.
-    pub cpus: Vec<u32>,
+    /// The machine's CPUs, and whether lb runs natively there.
+    pub context: Context,
     /// As `uname -r` tells.
     pub release: String,
     /// A program runs that moves interrupts.
@@ -115,7 +112,7 @@ impl Nic {
             let what = format!("{} of {} channels are in use", now.combined, max.combined);
             let finding = Finding::new("LB213", Severity::Problem, self.place(), what)
                 .why("ena needs as many again for XDP, and refuses it");
-            let half = crate::nic::Queues { combined: (max.combined / 2).max(1), ..now };
+            let half = Queues { combined: (max.combined / 2).max(1), ..now };
             return Some(self.set(finding, vec![Value::Queues(half)]));
         }
         if self.is("bnxt_en") && now.rx > 0 {
@@ -131,37 +128,48 @@ impl Nic {
                 .into(),
             );
         }
-        Some(self.number_of_queues(max.combined + max.rx))
+        self.number_of_queues()
     }
 
-    fn number_of_queues(&self, most: u32) -> Diagnosis {
-        let (queues, cpus) = (self.facts.receive_queues(), self.cpus.len() as u32);
-        let what = format!("{queues} receive queues, {most} at most, {cpus} CPUs near it");
-        if queues >= cpus.min(most) || self.settings.queues.is_some() {
-            return Finding::ok("LB216", self.place(), what).into();
+    /// What a setting of the config would make of it, left to `auto`.
+    fn auto(&self, setting: Setting) -> Vec<Value> {
+        let auto = InterfaceSettings {
+            queues: Some(QueueCount::Auto),
+            irq_affinity: Some(Steering::Auto),
+            ..InterfaceSettings::default()
+        };
+        // What the driver does not tell cannot be judged either.
+        setting.wanted(&auto, &self.facts, &self.context).unwrap_or_default()
+    }
+
+    fn number_of_queues(&self) -> Option<Diagnosis> {
+        let wanted = match self.auto(Setting::Queues).as_slice() {
+            [Value::Queues(Queues { rx, combined, .. })] => (*combined).max(*rx),
+            _ => return None,
+        };
+        let (queues, cpus) = (self.facts.receive_queues(), self.cpus().len());
+        let what = format!("{queues} receive queues, {cpus} CPUs near it; {wanted} would be right");
+        if queues >= wanted || self.settings.queues.is_some() {
+            return Some(Finding::ok("LB216", self.place(), what).into());
         }
         // What is virtual can steer packets without queues of its own.
         let severity = if self.facts.bus.is_some() { Severity::Warning } else { Severity::Notice };
-        Finding::new("LB216", severity, self.place(), what)
+        let finding = Finding::new("LB216", severity, self.place(), what)
             .why("a queue's packets are one CPU's work; the other CPUs cannot help")
-            .fix("`queues: auto` of the interface in the config (before attaching: the link may reset)")
-            .into()
+            .fix("`queues: auto` of the interface in the config (set before attaching: the link may reset)");
+        Some(finding.into())
     }
 
-    /// Interrupts of queues, in the order of their numbers.
-    fn queue_irqs(&self) -> Vec<&Irq> {
-        let is_queue = |irq: &&Irq| {
-            !NO_QUEUES.iter().any(|word| irq.name.contains(word)) && irq.name != self.facts.interface
-        };
-        self.facts.irqs.iter().flatten().filter(is_queue).collect()
+    fn cpus(&self) -> Vec<u32> {
+        self.context.cpus.for_packets(self.facts.numa_node)
     }
 
     fn interrupts(&self) -> Vec<Diagnosis> {
-        let irqs = self.queue_irqs();
-        if irqs.len() < 2 || self.cpus.len() < 2 {
+        let wanted = self.auto(Setting::IrqAffinity);
+        if self.facts.receive_queues() < 2 || self.cpus().len() < 2 || wanted.len() < 2 {
             return Vec::new();
         }
-        let mut found = vec![self.affinity(&irqs)];
+        let mut found = vec![self.affinity(wanted)];
         if self.irqbalance {
             let finding = Finding::new("LB223", Severity::Notice, self.place(), "irqbalance runs");
             found.push(
@@ -174,27 +182,27 @@ impl Nic {
         found
     }
 
-    fn affinity(&self, irqs: &[&Irq]) -> Diagnosis {
-        let used: BTreeSet<u32> = irqs.iter().flat_map(|irq| &irq.cpus.0).copied().collect();
-        let spread = irqs.iter().filter(|irq| irq.cpus.0.len() > 1).count();
-        let wanted = irqs.len().min(self.cpus.len());
-        let what = match spread {
-            0 => format!("{} interrupts of queues on {} CPUs", irqs.len(), used.len()),
-            _ => format!("{spread} of {} interrupts of queues may go to several CPUs", irqs.len()),
+    /// Whether the interrupts that `wanted` places have CPUs of their own.
+    fn affinity(&self, wanted: Vec<Value>) -> Diagnosis {
+        let is_queue = |irq: &&Irq| {
+            wanted.iter().any(|value| matches!(value, Value::Irq { number, .. } if *number == irq.number))
         };
-        if used.len() >= wanted && spread == 0 {
+        let irqs: Vec<&Irq> = self.facts.irqs.iter().flatten().filter(is_queue).collect();
+        let used: BTreeSet<u32> = irqs.iter().flat_map(|irq| &irq.cpus.0).copied().collect();
+        let wandering = irqs.iter().filter(|irq| irq.cpus.0.len() > 1).count();
+        let fair = self.cpus().len().min(self.facts.receive_queues() as usize);
+        let what = match wandering {
+            0 => format!("{} interrupts of queues on {} CPUs", irqs.len(), used.len()),
+            _ => format!("{wandering} of {} interrupts of queues may go to several CPUs", irqs.len()),
+        };
+        if used.len() >= fair && wandering == 0 {
             return Finding::ok("LB222", self.place(), what).into();
         }
-        let cpus = self.cpus.iter().cycle();
-        let values = irqs
-            .iter()
-            .zip(cpus)
-            .map(|(irq, cpu)| Value::Irq { number: irq.number, cpus: CpuSet::from_iter([*cpu]) });
         // Where each may go to all, the hardware takes one, often the same.
-        let severity = if used.len() < wanted { Severity::Warning } else { Severity::Notice };
+        let severity = if used.len() < fair { Severity::Warning } else { Severity::Notice };
         let finding = Finding::new("LB222", severity, self.place(), what)
             .why("queues that share a CPU share its time; those that wander miss its caches");
-        self.set(finding, values.collect())
+        self.set(finding, wanted)
     }
 
     fn spread(&self) -> Vec<Diagnosis> {

@@ -1,10 +1,15 @@
 //! NICs that cannot be had here, from what they tell.
 
 use super::*;
-use crate::nic::{Channels, Feature, Queues, Rss};
+use crate::nic::{Channels, Cpu, CpuSet, Feature, Rss, Topology};
 
 fn irq(number: u32, name: &str, cpus: &[u32]) -> Irq {
     Irq { number, name: name.into(), cpus: cpus.iter().copied().collect() }
+}
+
+/// So many CPUs, each a core.
+fn cpus(count: u32) -> Topology {
+    Topology((0..count).map(|id| Cpu { id, node: 0, thread: 0 }).collect())
 }
 
 /// A NIC as it should be: four queues, each with an interrupt of its own.
@@ -27,7 +32,7 @@ fn good(driver: &str) -> Nic {
     };
     Nic {
         facts,
-        cpus: vec![0, 1, 2, 3],
+        context: Context { cpus: cpus(4), native: true, attached: true },
         release: "6.12.9".into(),
         received: vec![9000.0, 8000.0, 9500.0, 8800.0],
         ..Nic::default()
@@ -62,7 +67,7 @@ fn each_fault_is_found_with_its_fix_and_nothing_else() {
         ("bnxt_en", "LB213", "separate", "combined 8 rx 0 tx 0", |n| {
             n.facts.channels.as_mut().unwrap().now = Queues { rx: 4, tx: 4, combined: 0 };
         }),
-        ("ice", "LB216", "2 receive queues, 8 at most, 4 CPUs", "queues: auto", |n| {
+        ("ice", "LB216", "2 receive queues, 4 CPUs near it; 4 would be right", "queues: auto", |n| {
             n.facts.channels.as_mut().unwrap().now.combined = 2;
             n.facts.rss = None;
         }),

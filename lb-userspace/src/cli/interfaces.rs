@@ -2,7 +2,7 @@
 
 use super::output::{Table, short};
 use super::view::Place;
-use crate::daemon::PartState;
+use crate::daemon::{PartState, SettingState};
 use crate::nic::QueuePackets;
 
 /// Settings and queues of an attached interface; nothing where there is nothing to tell.
@@ -10,25 +10,13 @@ pub(super) fn text(place: &Place) -> String {
     let mut text = String::new();
     if !place.settings.is_empty() {
         let mut table = Table::new(["SETTING", "WANTED", "NOW", "BEFORE", "STATE"]);
-        let dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        for setting in &place.settings {
-            let state = match setting.state {
-                PartState::Set => "set",
-                PartState::Drifted => "DRIFTED",
-                PartState::Refused => "refused",
-            };
-            table.row([
-                setting.setting.clone(),
-                dash(&setting.wanted),
-                dash(&setting.now),
-                dash(&setting.before),
-                state.to_owned(),
-            ]);
+        for parts in place.settings.chunk_by(|one, next| is_like(one, next)) {
+            row(&mut table, parts);
         }
         text += &table.render(2);
-        for setting in &place.settings {
-            if let Some(why) = &setting.why {
-                text += &format!("  {} refused: {why}\n", setting.setting);
+        for parts in place.settings.chunk_by(|one, next| is_like(one, next)) {
+            if let Some((first, why)) = parts.first().and_then(|part| Some((part, part.why.as_ref()?))) {
+                text += &format!("  {} refused: {why}\n", first.setting);
             }
         }
     }
@@ -44,6 +32,39 @@ pub(super) fn text(place: &Place) -> String {
         text += &format!("  QUEUES  {}\n", queues.join("   "));
     }
     text
+}
+
+fn key(setting: &SettingState) -> &str {
+    setting.setting.split(' ').next().unwrap_or_default()
+}
+
+/// Whether two parts of one setting can share a line.
+fn is_like(one: &SettingState, next: &SettingState) -> bool {
+    key(one) == key(next) && one.state == next.state && one.why == next.why
+}
+
+/// A line for parts that are alike, each different value once.
+fn row(table: &mut Table, parts: &[SettingState]) {
+    let Some(first) = parts.first() else { return };
+    let values = |of: fn(&SettingState) -> &Option<String>| {
+        let mut values: Vec<&str> = parts.iter().map(|part| of(part).as_deref().unwrap_or("-")).collect();
+        values.dedup();
+        match values.len() {
+            0..=4 => values.join(" | "),
+            _ => format!("{} | … | {}", values[0], values[values.len() - 1]),
+        }
+    };
+    let state = match first.state {
+        PartState::Set => "set",
+        PartState::Drifted => "DRIFTED",
+        PartState::Refused => "refused",
+    };
+    let name = match parts.len() {
+        1 => first.setting.clone(),
+        several => format!("{} ({several})", key(first)),
+    };
+    let (wanted, now) = (values(|part| &part.wanted), values(|part| &part.now));
+    table.row([name, wanted, now, values(|part| &part.before), state.to_owned()]);
 }
 
 /// Settings that somebody has changed.
@@ -78,7 +99,6 @@ pub(super) fn cpus(packets: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::SettingState;
 
     fn place() -> Place {
         let setting = |name: &str, now: &str, state, why: Option<&str>| SettingState {

@@ -143,7 +143,11 @@ impl Job<'_> {
                     self.note(setting, &wanted, &facts);
                     self.change(setting, &facts);
                 }
-                Err(untold) => self.refuse(setting, setting.key(), &untold.to_string(), ""),
+                Err(untold) => {
+                    let kernel = nic::silence(&self.interface.name, setting);
+                    let kernel = kernel.map_or_else(String::new, |error| format!(" ({error})"));
+                    self.refuse(setting, setting.key(), &format!("{untold}{kernel}"), "");
+                }
             }
         }
         self.save();

@@ -1,6 +1,7 @@
 //! What the daemon does about each thing that happens.
 
 mod clients;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ use crate::dataplane::{Events, KernelPlane};
 use crate::health::fleet::Place;
 use crate::health::member::State;
 use crate::health::words::Way;
-use crate::model::{Interface, Model};
+use crate::model::Model;
 use crate::netlink::{Resolutions, Snapshot, Watcher, links};
 
 /// The running daemon.
@@ -89,6 +90,7 @@ impl Daemon {
         health.set_overrides(overrides::by_place(engine.overrides()));
         health.set_model(engine.model(), |place| known.get(&place).copied().unwrap_or(State::Unknown));
         let (events, ways) = (engine.events(), ways(engine.model()));
+        let tuner = Tuner::new(&instance.nic, engine.attached());
         let (jobs, announced) = (Jobs::default(), Announced::new());
         let mut daemon = Self {
             engine,
@@ -103,7 +105,7 @@ impl Daemon {
             jobs,
             events,
             announced,
-            tuner: Tuner::new(&instance.nic),
+            tuner,
         };
         daemon.announce(&snapshot);
         daemon.attend().await;
@@ -260,6 +262,7 @@ impl Daemon {
                 tracing::info!(?changes, "followed neighbours and interfaces");
                 self.events = self.engine.events();
                 self.announce(&present);
+                self.tune_new();
                 unreachable_backends(&resolutions);
             }
             Err(error) => {
@@ -317,29 +320,6 @@ impl Daemon {
         if let Err(error) = self.note(Some(error.to_string())) {
             tracing::error!(%error, "state not saved");
         }
-    }
-
-    fn warn_of_interfaces(&self, candidate: &Candidate) {
-        let attaching = |model: &Model| -> Vec<_> {
-            model.interfaces.iter().map(|interface| (interface.name.clone(), interface.mode)).collect()
-        };
-        if attaching(&candidate.loaded.model) != attaching(self.engine.model()) {
-            tracing::warn!("interfaces changed in the config: they take effect when the daemon starts again");
-        }
-    }
-
-    /// Has the interfaces set as the config in force wants them.
-    fn tune(&mut self) {
-        let listed = &self.engine.model().interfaces;
-        let ours =
-            |interface: &&Interface| self.engine.interfaces().iter().any(|own| own.name == interface.name);
-        let interfaces = listed.iter().filter(ours).cloned().collect();
-        self.tuner.want(interfaces, self.engine.attached().into_iter().collect());
-    }
-
-    /// Looks whether interfaces are still set as they should be.
-    pub(super) async fn watch_settings(&mut self) {
-        self.tuner.tick().await;
     }
 
     /// Passes the programs' log lines on.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::cpus::CpuSet;
 use super::ethtool::{self, Channels, Coalesce, Feature, FlowType, Rings, Rss};
 use super::ioctl::Control;
+use super::setting::Setting;
 use super::sysfs::{self, Sysfs};
 
 /// An interface as it is now. Everything is `None` for one that does not exist.
@@ -142,6 +144,22 @@ fn queue_of(name: &str, total: bool) -> Option<(u32, Direction)> {
         _ => return None,
     };
     Some((number.parse().ok()?, direction))
+}
+
+/// The kernel's words where it tells nothing of a setting.
+pub fn silence(interface: &str, setting: Setting) -> Option<io::Error> {
+    let control = match Control::open(interface) {
+        Ok(control) => control,
+        Err(error) => return Some(error),
+    };
+    match setting {
+        Setting::Queues => ethtool::channels(&control).err(),
+        Setting::Rings => ethtool::rings(&control).err(),
+        Setting::Coalesce => ethtool::coalesce(&control).err(),
+        Setting::Rss | Setting::Symmetric => ethtool::rss(&control).err(),
+        Setting::UdpHash => ethtool::hash_fields(&control, FlowType::UdpV4).err(),
+        _ => None,
+    }
 }
 
 /// Whether a program runs that moves interrupts between CPUs.

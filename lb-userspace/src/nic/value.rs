@@ -127,8 +127,9 @@ impl Value {
     pub fn set(&self, interface: &str) -> io::Result<()> {
         let control = Control::open(interface)?;
         let queue = |directory: String, file: &str, cpus: &CpuSet| {
-            let path = Sysfs::open().interface(interface).join("queues").join(directory).join(file);
-            fs::write(path, cpus.mask())
+            // Its files are there as long as it is held.
+            let sysfs = Sysfs::open();
+            fs::write(sysfs.interface(interface).join("queues").join(directory).join(file), cpus.mask())
         };
         match self {
             Self::Queues(queues) => ethtool::set_channels(&control, *queues),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -83,16 +84,28 @@ pub fn states(path: &Path) -> Vec<(String, Vec<SettingState>)> {
                 });
             }
         }
+        // As they are applied, not as they were first looked at.
+        let place = |found: &SettingState| {
+            let key = found.setting.split(' ').next();
+            nic::Setting::ORDER.iter().position(|setting| Some(setting.key()) == key)
+        };
+        settings.sort_by_key(place);
         (name.clone(), settings)
     };
-    record.interfaces.iter().map(of).collect()
+    // One that went away has taken its settings along.
+    let there = |(name, tuned): &(&String, &super::Tuned)| {
+        if_nametoindex(name.as_str()).is_ok_and(|ifindex| ifindex == tuned.ifindex)
+    };
+    record.interfaces.iter().filter(there).map(of).collect()
 }
 
 /// Applies and watches settings while the daemon runs.
 pub(in crate::daemon) struct Tuner {
     path: PathBuf,
     /// What shall be applied next.
-    wanted: Option<(Vec<Interface>, Vec<u32>)>,
+    wanted: Option<Vec<Interface>>,
+    /// Indices of the interfaces that have the program.
+    attached: BTreeSet<u32>,
     task: Option<Task>,
     looked: Instant,
     /// Drifts that have been told.
@@ -105,14 +118,19 @@ enum Task {
 }
 
 impl Tuner {
-    pub(in crate::daemon) fn new(path: &Path) -> Self {
+    pub(in crate::daemon) fn new(path: &Path, attached: BTreeSet<u32>) -> Self {
         let (path, looked) = (path.to_owned(), Instant::now());
-        Self { path, wanted: None, task: None, looked, told: BTreeSet::new() }
+        Self { path, wanted: None, attached, task: None, looked, told: BTreeSet::new() }
     }
 
     /// Has these settings applied, beside the loop.
-    pub(in crate::daemon) fn want(&mut self, interfaces: Vec<Interface>, attached: Vec<u32>) {
-        self.wanted = Some((interfaces, attached));
+    pub(in crate::daemon) fn want(&mut self, interfaces: Vec<Interface>, attached: BTreeSet<u32>) {
+        (self.wanted, self.attached) = (Some(interfaces), attached);
+    }
+
+    /// Whether any of these interfaces has not had its settings applied.
+    pub(in crate::daemon) fn has_not_seen(&self, attached: &BTreeSet<u32>) -> bool {
+        !attached.is_subset(&self.attached)
     }
 
     /// To be called regularly: takes up what is done, starts what is due.
@@ -128,7 +146,8 @@ impl Tuner {
             return;
         }
         let path = self.path.clone();
-        if let Some((interfaces, attached)) = self.wanted.take() {
+        if let Some(interfaces) = self.wanted.take() {
+            let attached: Vec<u32> = self.attached.iter().copied().collect();
             self.task = Some(Task::Apply(spawn_blocking(move || apply(&path, &interfaces, &attached))));
         } else if self.looked.elapsed() >= PERIOD && self.path.exists() {
             self.looked = Instant::now();

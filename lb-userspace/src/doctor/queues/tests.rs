@@ -147,7 +147,7 @@ fn remedies_cure() {
 fn silence_and_wishes_are_no_faults() {
     let untold = Nic {
         facts: Facts { interface: "eth0".into(), ..Facts::default() },
-        cpus: vec![0, 1],
+        context: Context { cpus: cpus(2), ..Context::default() },
         ..Nic::default()
     };
     assert_eq!(bad(&untold), []);

@@ -1,5 +1,6 @@
 //! The control plane of lb, one module per concern (see ARCHITECTURE.md).
 
+pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod daemon;

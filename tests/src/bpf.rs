@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
     BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, PrefixEntry,
-    PrefixKey, ProbeEntry, Reason, Slot,
+    PrefixKey, ProbeEntry, Reason, SampleFilter, Slot,
 };
 use lb_common::datapath::host::{HostFrame, HostTables, run};
 use lb_common::datapath::{Verdict, Work, probe};
-use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, TestProgram};
+use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, Sampling, TestProgram};
 use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan};
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
@@ -142,7 +142,7 @@ pub struct Bench {
     observed: Observed,
     size: Size,
     // Last: the pins go when nothing uses them any more.
-    _pins: TestPins,
+    pins: TestPins,
 }
 
 impl Bench {
@@ -166,7 +166,7 @@ impl Bench {
             ..HostTables::default()
         };
         let observed = Observed::default();
-        let mut bench = Self { plane, balancer, probe, probes, host, observed, size, _pins: pins };
+        let mut bench = Self { plane, balancer, probe, probes, host, observed, size, pins };
         bench.refresh();
         bench.apply(desired);
         bench
@@ -176,6 +176,13 @@ impl Bench {
     pub fn apply(&mut self, desired: &Desired) {
         let plan = plan(&self.observed, desired, &mut Memo::default()).expect("a plan");
         self.execute(plan.steps);
+    }
+
+    /// Has every packet sampled until the value is dropped.
+    pub fn sample(&mut self) -> Sampling {
+        let sampling = Sampling::start(&self.pins.0, &SampleFilter::default()).expect("sampling");
+        self.refresh();
+        sampling
     }
 
     /// Takes these steps in both.

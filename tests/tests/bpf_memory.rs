@@ -7,7 +7,7 @@ use lb_tests::bpf::{Action, Bench};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
 use lb_userspace::model::{Prefix, Protocol, ServiceId};
-use lb_userspace::reconcile::{Desired, Step};
+use lb_userspace::reconcile::{Desired, Memo, Step, plan};
 
 fn to(address: Ipv4Addr, port: u16) -> Vec<u8> {
     Packet::tcp((CLIENT, NEAR), Flow::nth(7, (address, port)), Segment::Syn).bytes()
@@ -86,7 +86,8 @@ fn nothing_is_remembered_while_keys_change() {
     let packet = to(VIP, L2);
     always(&mut bench, &packet, Action::Transmit, "before");
     let control = bench.observed().control;
-    bench.execute(vec![Step::PutControl(Control { flags: control.flags | Control::CHANGING, ..control })]);
+    let epoch = Control::changing(control.epoch);
+    bench.execute(vec![Step::PutControl(Control { epoch, ..control })]);
     always(&mut bench, &packet, Action::Transmit, "while they change");
     bench.execute(vec![Step::DeleteService(ServiceKey::v4(VIP.octets(), lb_common::abi::Protocol::Tcp, L2))]);
     always(&mut bench, &packet, Action::Drop, "the service is gone");
@@ -96,9 +97,29 @@ fn nothing_is_remembered_while_keys_change() {
     without.services.retain(|service| service.id.port != L2);
     bench.apply(&without);
     let after = bench.observed().control;
-    assert_eq!(after.flags & Control::CHANGING, 0, "a plan ends what another began");
-    assert!(after.epoch > control.epoch, "and nothing of before is remembered");
+    assert_eq!(after.epoch, Control::changed(control.epoch), "a plan ends what another began");
     always(&mut bench, &packet, Action::Drop, "without the service");
     bench.apply(&desired());
     always(&mut bench, &packet, Action::Transmit, "after");
+}
+
+/// Whoever samples and whoever changes the configuration do not get into each other's way.
+#[test]
+fn sampling_begins_and_ends_whatever_changes() {
+    let mut bench = Bench::new(&desired());
+    let way =
+        |bench: &Bench, to: &Desired| plan(bench.observed(), to, &mut Memo::default()).expect("a plan").steps;
+    let steps = way(&bench, &moved(STRANGER, L2));
+    let sampling = bench.sample();
+    let between = bench.observed().control;
+    bench.execute(steps);
+    let control = bench.observed().control;
+    assert_eq!(control.sampling, 1, "a plan from before it began leaves it on");
+    let steps = way(&bench, &desired());
+    drop(sampling);
+    bench.execute(steps);
+    let after = bench.observed().control;
+    assert_eq!(after.sampling, 0, "and one from before it ended leaves it off");
+    assert!(between.epoch < control.epoch && control.epoch < after.epoch, "epochs only go on");
+    always(&mut bench, &to(VIP, L2), Action::Transmit, "after all that");
 }

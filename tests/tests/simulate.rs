@@ -97,8 +97,10 @@ impl Place {
         fs::create_dir(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
         fs::write(path.join("lb.yaml"), CONFIG)?;
-        // Where everybody may execute it.
-        fs::copy(binary()?, path.join("lb"))?;
+        // Where everybody may execute it. By another process: what another test starts meanwhile would hold our file
+        // open for writing, and nobody can execute such a file.
+        let copied = Command::new("cp").arg(binary()?).arg(path.join("lb")).status()?;
+        ensure!(copied.success(), "cp: {copied}");
         Ok(Self(path))
     }
 

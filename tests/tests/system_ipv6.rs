@@ -159,3 +159,49 @@ fn one_service_of_both_families() -> anyhow::Result<()> {
     ensure!(rig.answer(VIP_L2)? == "b1" && rig.answer(VIP_L2_V6)? == "b1", "not b1");
     rig.lb(["services"])?.expect(0)?.says(&["203.0.113.10:80/tcp", "[2001:db8::10]:80/tcp"]).map(drop)
 }
+
+/// Multicast groups that `eth0` of the balancer has been told to listen to (`ip maddr add` and the like).
+fn joined(rig: &Rig) -> anyhow::Result<BTreeSet<String>> {
+    let listed = rig.on(Role::Balancer, "cat", ["/proc/net/dev_mcast"])?.expect(0)?;
+    // Index, name, users, whether somebody said so, address (net/core/dev_addr_lists.c).
+    let line = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "eth0", _, "1", address] => Some(address.to_owned()),
+        _ => None,
+    };
+    Ok(listed.out.lines().filter_map(line).collect())
+}
+
+/// A NIC that filters lets questions for service addresses in; afterwards no longer, and what somebody else has joined
+/// stays.
+#[test]
+fn the_groups_of_service_addresses_are_joined_and_left() -> anyhow::Result<()> {
+    let rig = lab(1, 0)?;
+    let theirs = "33:33:ff:00:00:77";
+    rig.on(Role::Balancer, "ip", ["maddress", "add", theirs, "dev", "eth0"])?.expect(0)?;
+    let services = |last: &[&str]| -> String {
+        let one = |last: &&str| {
+            format!(
+                "  - {{name: s{last}, address: \"2001:db8::{last}\", protocol: tcp, port: 80, forwarding: l2, \
+                 backends: [{{address: \"2001:db8::21\"}}]}}\n"
+            )
+        };
+        format!("services:\n{}", last.iter().map(one).collect::<String>())
+    };
+    let expected = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect::<BTreeSet<_>>();
+    let (ten, eleven) = ("3333ff000010", "3333ff000011");
+    let theirs = "3333ff000077";
+    let daemon = rig.start_text(&services(&["10", "11", "77"]))?;
+    ensure!(joined(&rig)? == expected(&[ten, eleven, theirs]), "{:?}", joined(&rig)?);
+    rig.write_text(&format!("version: 1\ninterfaces: [{{name: eth0}}]\n{}", services(&["10", "12"])))?;
+    daemon.signal(Signal::SIGHUP)?;
+    until("the other groups", PATIENCE, || {
+        let now = joined(&rig)?;
+        ensure!(now == expected(&[ten, "3333ff000012", theirs]), "{now:?}");
+        Ok(Some(()))
+    })?;
+    rig.stop(Signal::SIGKILL)?;
+    ensure!(joined(&rig)?.contains(ten), "forwarding goes on, and so does listening");
+    rig.detach()?;
+    ensure!(joined(&rig)? == expected(&[theirs]), "{:?}", joined(&rig)?);
+    Ok(())
+}

@@ -16,14 +16,23 @@ macro_rules! pod {
 }
 
 pod!(
+    AclKey,
     BackendCounters,
     BackendEntry,
+    BucketKey,
     Control,
     FlowEntry,
     FlowKey,
+    FragmentEntry,
+    FragmentKey,
     PortEntry,
+    PrefixEntry,
     PrefixKey,
     ProbeEntry,
+    QuicKey,
+    RangeKey,
+    RateEntry,
+    SampleFilter,
     ServiceEntry,
     ServiceKey,
     VipEntry,

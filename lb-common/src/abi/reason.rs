@@ -65,7 +65,7 @@ reasons! {
         OtherProtocol = 2, Pass, "other_protocol", "IP, but nothing that a service takes, such as ICMP for the host.";
         NotAService = 3, Pass, "not_a_service", "TCP, UDP or SCTP for an address and port that is no service's.";
         Malformed = 4, Drop, "malformed", "Addressed to a service address (other_ports: drop), but lengths or header fields contradict each other.";
-        Fragment = 5, Drop, "fragment", "A later fragment for a service address whose first one has not been seen before it.";
+        Fragment = 5, Drop, "fragment", "A fragment for a service address that cannot be placed: a later one without its first, or one of a ping.";
         OtherPort = 6, Drop, "other_port", "For a service address, but a port that no service has (other_ports: drop).";
         NoBackend = 7, Drop, "no_backend", "The service has no backend in the flow's slot.";
         NoNextHop = 8, Drop, "no_next_hop", "The backend's next hop (route or MAC address) is not known.";

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const SAMPLE_BYTES: usize = 256;
 
 /// The single value of [`SAMPLER`](super::names::SAMPLER): which packets are sampled while
-/// [`Control::CAPTURE`](super::Control::CAPTURE) is set.
+/// [`Control::sampling`](super::Control::sampling) says so.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct SampleFilter {

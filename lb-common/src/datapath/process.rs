@@ -30,7 +30,7 @@ pub enum Verdict {
 pub fn process<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &mut Work) -> Verdict {
     match tables.control() {
         // In a stage of its own, so that sampling costs nothing while it is off.
-        Some(control) if control.flags & Control::CAPTURE != 0 => Verdict::Sampled,
+        Some(control) if control.sampling != 0 => Verdict::Sampled,
         Some(control) => decide(frame, tables, control, work),
         None => settle(tables, Reason::NotIp).into(),
     }

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sched::{CloneFlags, setns};
 use tracing_subscriber::EnvFilter;
 
+use super::backend_args::BackendCommand;
 use super::decap_args::DecapArgs;
 use super::doctor::DoctorArgs;
 use super::error::Failure;
@@ -189,7 +190,8 @@ Examples:
 Examples:
   lb doctor eth0
   lb doctor --config lb.yaml     # also the way to every backend
-  lb doctor --fix --output json"
+  lb doctor --fix --output json
+  lb doctor --backend --vip 203.0.113.10 --method l2"
     )]
     Doctor(DoctorArgs),
     /// Shares of the backends in the rings of a config, and what another config would move
@@ -203,6 +205,11 @@ Examples:
   lb decap eth0 --vip 203.0.113.0/28 2001:db8::10 --from 198.18.0.0/16 2001:db8:5::/64
   lb decap eth0 --vip 203.0.113.10 --from 203.0.113.5 --clamp-mss")]
     Decap(DecapArgs),
+    /// On a backend: all that it needs besides its server, printed or done; undone; checked
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
     /// A lab in network namespaces: client, router, balancer, backends, real traffic
     Lab {
         #[command(subcommand)]
@@ -255,6 +262,9 @@ pub(super) struct BackendsArgs {
     /// Only this backend, or this service, with the results of each check
     #[arg(value_name = "[SERVICE/]BACKEND")]
     pub(super) backend: Option<String>,
+    /// Also how large packets may be on the way to each
+    #[arg(long, short)]
+    pub(super) verbose: bool,
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(super) output: Output,
 }

@@ -42,7 +42,7 @@ pub(super) enum Clamp {
 }
 
 /// `auto`, or a number of bytes that TCP can do with (the kernel's least, `TCP_MIN_MSS`, and what fits an IPv4 packet).
-fn clamp(text: &str) -> Result<Clamp, String> {
+pub(super) fn clamp(text: &str) -> Result<Clamp, String> {
     if text == "auto" {
         return Ok(Clamp::Auto);
     }

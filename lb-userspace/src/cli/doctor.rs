@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::args::{Context, Output};
 use super::attach::runtime;
+use super::backend_host;
 use super::error::Failure;
 use super::output;
 use crate::config;
@@ -33,6 +34,9 @@ pub(super) struct DoctorArgs {
     /// Look for /proc and /sys in this directory
     #[arg(long, value_name = "DIR", hide = true, default_value = "/")]
     root: PathBuf,
+    /// Look at this machine as a backend instead: what follows is as for `lb backend check`
+    #[arg(long, value_name = "OPTIONS", num_args = 1.., allow_hyphen_values = true)]
+    backend: Vec<String>,
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
@@ -58,6 +62,9 @@ struct Outcome {
 
 /// `lb doctor`.
 pub(super) fn run(context: &Context, args: &DoctorArgs) -> Result<ExitCode, Failure> {
+    if !args.backend.is_empty() {
+        return backend_host::doctor(&args.backend);
+    }
     let outcome = runtime()?.block_on(examine(context, args))?;
     output::print(args.output, &outcome, || text(&outcome))?;
     Ok(ExitCode::from(outcome.report.exit_code()))

@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::simulate::capture_file::CaptureError;
-use crate::{daemon, dataplane};
+use crate::{backend, daemon, dataplane};
 
 /// Exit code of anything that could not be done.
 const FAILED: u8 = 1;
@@ -29,6 +29,11 @@ impl Failure {
         Self { message: message.to_string(), code: BAD_INPUT }
     }
 
+    /// With a sentence behind it.
+    pub(super) fn and(self, sentence: &str) -> Self {
+        Self { message: format!("{}\n{sentence}", self.message.trim_end()), ..self }
+    }
+
     pub(super) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
@@ -37,6 +42,17 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message.trim_end())
+    }
+}
+
+impl From<backend::Error> for Failure {
+    fn from(error: backend::Error) -> Self {
+        match error {
+            backend::Error::NoInterface(_) | backend::Error::WhichInterface(_) => {
+                Self::bad_input(chain(&error))
+            }
+            _ => Self::failed(chain(&error)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lb_common::abi::{DecapReason, Reason};
+use lb_common::abi::{ClampReason, DecapReason, Reason};
 use nix::net::if_::if_nametoindex;
 use serde_json::json;
 
@@ -96,19 +96,25 @@ impl Meaning {
         let name = word.to_ascii_lowercase();
         let balancer = Reason::ALL.iter().find(|reason| reason.name() == name);
         let decap = DecapReason::ALL.iter().find(|reason| reason.name() == name);
-        let mut meant = Vec::new();
-        if let Some(reason) = balancer {
-            meant.push(("balancer".to_owned(), verdict(reason.verdict().name(), reason.explanation())));
-        }
-        if let Some(reason) = decap {
-            meant.push(("lb decap".to_owned(), verdict(reason.verdict().name(), reason.explanation())));
+        let clamp = ClampReason::ALL.iter().find(|reason| reason.name() == name);
+        let meant: Vec<(String, String)> = [
+            balancer.map(|reason| ("balancer", reason.verdict(), reason.explanation())),
+            decap.map(|reason| ("lb decap", reason.verdict(), reason.explanation())),
+            clamp.map(|reason| ("lb decap --clamp-mss", reason.verdict(), reason.explanation())),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|(who, what, why)| (who.to_owned(), format!("{} - {why}", what.name())))
+        .collect();
+        if meant.is_empty() {
+            return None;
         }
         let advice = rows(&name)
             .into_iter()
             .flatten()
             .filter(|(column, text)| column == "what to do" && !text.is_empty());
-        let rows: Vec<(String, String)> = meant.into_iter().chain(advice).collect();
-        (balancer.is_some() || decap.is_some()).then_some(Self { title: name, rows })
+        let rows = meant.into_iter().chain(advice).collect();
+        Some(Self { title: name, rows })
     }
 
     fn text(&self) -> String {
@@ -123,15 +129,11 @@ impl Meaning {
     }
 }
 
-fn verdict(verdict: &str, explanation: &str) -> String {
-    format!("{verdict} - {explanation}")
-}
-
 /// The rows of the document's tables whose first cell is `wanted`, with the names of their columns.
 fn rows(wanted: &str) -> Vec<Vec<(String, String)>> {
     let cells = |line: &str| -> Vec<String> {
         let inner = line.trim().trim_start_matches('|').trim_end_matches('|');
-        inner.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+        inner.split('|').map(|cell| cell.trim().to_owned()).collect()
     };
     let mut header: Vec<String> = Vec::new();
     let mut found = Vec::new();
@@ -139,7 +141,9 @@ fn rows(wanted: &str) -> Vec<Vec<(String, String)>> {
     for line in CODES.lines() {
         if line.starts_with("|---") {
             header = cells(before);
-        } else if line.starts_with('|') && cells(line).first().is_some_and(|first| first == wanted) {
+        } else if line.starts_with('|')
+            && cells(line).first().is_some_and(|first| first.trim_matches('`') == wanted)
+        {
             let named = header.iter().cloned().zip(cells(line)).skip(1);
             found.push(
                 named
@@ -165,6 +169,7 @@ mod tests {
         assert!(reason.text().contains("balancer: drop - ") && reason.text().contains("what to do: "));
         let both = Meaning::of("malformed").unwrap();
         assert!(both.text().contains("lb decap: drop"), "{}", both.text());
+        assert!(Meaning::of("mss_lowered").unwrap().text().contains("--clamp-mss: pass"));
         assert_eq!(Meaning::of("LB999"), None);
         assert_eq!(Meaning::of("tcp"), None);
     }

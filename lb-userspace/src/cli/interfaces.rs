@@ -10,11 +10,11 @@ pub(super) fn text(place: &Place) -> String {
     let mut text = String::new();
     if !place.settings.is_empty() {
         let mut table = Table::new(["SETTING", "WANTED", "NOW", "BEFORE", "STATE"]);
-        for parts in place.settings.chunk_by(|one, next| is_like(one, next)) {
+        for parts in place.settings.chunk_by(is_like) {
             row(&mut table, parts);
         }
         text += &table.render(2);
-        for parts in place.settings.chunk_by(|one, next| is_like(one, next)) {
+        for parts in place.settings.chunk_by(is_like) {
             if let Some((first, why)) = parts.first().and_then(|part| Some((part, part.why.as_ref()?))) {
                 text += &format!("  {} refused: {why}\n", first.setting);
             }

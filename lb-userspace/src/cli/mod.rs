@@ -2,6 +2,8 @@
 
 mod args;
 mod attach;
+mod backend_args;
+mod backend_host;
 mod backends;
 mod capture;
 mod check;
@@ -82,6 +84,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Capture(args) => capture::run(context, &args),
         Command::Ring(args) => ring::run(&args),
         Command::Decap(args) => decap::run(&args),
+        Command::Backend { command } => backend_host::run(&command),
         Command::Lab { command } => crate::lab::run(command).map_err(Failure::from),
     }
 }

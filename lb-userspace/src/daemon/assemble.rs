@@ -323,7 +323,7 @@ fn backend_finding(service: &Service, backend: &Backend, resolution: Option<&Res
                     "{who} is not on a segment of this host (it is behind {}), but forwarding is l2",
                     hop.via
                 ),
-                "l2 only rewrites MAC addresses and cannot cross a router; use forwarding: ipip",
+                "l2 only rewrites MAC addresses and cannot cross a router; use a tunnel (forwarding: ipip, gre or gue)",
             ))
         }
         Some(Resolution::Resolved(_)) => None,

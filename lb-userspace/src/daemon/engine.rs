@@ -4,18 +4,19 @@ mod known;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
 use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
 
 use super::overrides::{self, InForce};
+use super::paths::PathMtus;
 use super::{Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Limits, Model};
-
-use crate::netlink::{Link, Snapshot};
+use crate::netlink::{Link, Snapshot, groups, keep_groups};
 use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
 use known::known_uses;
 pub(super) use known::{down, places};
@@ -65,6 +66,7 @@ pub struct Engine {
     saved: Saved,
     assembled: Assembled,
     uses: Uses,
+    paths: PathMtus,
     changes: Changes,
     memo: Memo,
     _lock: Lock,
@@ -137,6 +139,7 @@ impl Engine {
             saved,
             assembled: Assembled::default(),
             uses,
+            paths: PathMtus::default(),
             changes: Changes::default(),
             memo: Memo::default(),
             _lock: lock,
@@ -164,6 +167,7 @@ impl Engine {
         self.saved.interfaces = self.interfaces.iter().map(|interface| interface.name.clone()).collect();
         self.saved.applied_at = Saved::now();
         self.saved.last_error = None;
+        self.listen();
         self.remember();
         Ok(applied)
     }
@@ -192,6 +196,7 @@ impl Engine {
     fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
         let attached = interfaces::find(&self.present(machine.links), machine.links)?;
         let mut assembled = assemble(model, &attached, machine, &self.uses);
+        self.paths.limit(&mut assembled.desired);
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
         Ok((assembled, findings))
@@ -205,6 +210,7 @@ impl Engine {
         let observed = self.plane.observe()?;
         let attached = interfaces::find(&present, machine.links)?;
         let mut assembled = assemble(&self.model, &attached, machine, &self.uses);
+        self.paths.limit(&mut assembled.desired);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
         let plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
@@ -212,6 +218,9 @@ impl Engine {
         self.changes.note(&observed, &plan);
         done.map_err(Error::Partly)?;
         self.assembled = assembled;
+        if self.listen() {
+            self.remember();
+        }
         let mut changes: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         let observed = self.plane.glance()?;
         for (interface, link) in present.iter().zip(attached) {
@@ -278,6 +287,11 @@ impl Engine {
         self.uses = uses;
     }
 
+    /// What is known of the ways to tunnelled backends; in force after the next [`Engine::follow`].
+    pub(super) fn paths(&mut self) -> &mut PathMtus {
+        &mut self.paths
+    }
+
     /// What backends get.
     pub fn uses(&self) -> &Uses {
         &self.uses
@@ -292,6 +306,17 @@ impl Engine {
     pub fn set_overrides(&mut self, overrides: Vec<InForce>) {
         self.saved.overrides = overrides;
         self.remember();
+    }
+
+    /// Joins the groups in which neighbours ask for the advertised addresses, and leaves those of addresses that are not
+    /// advertised any more; whether that changed anything. Failure is a warning: some interfaces let all in.
+    fn listen(&mut self) -> bool {
+        let advertised = self.assembled.advertised.iter().map(|(address, ifindex)| (*address, *ifindex));
+        let (ours, failures) = keep_groups(&self.saved.groups, &groups(advertised));
+        for error in failures {
+            tracing::warn!(%error, cause = ?error.source(), "questions for IPv6 service addresses may not come in");
+        }
+        std::mem::replace(&mut self.saved.groups, ours) != self.saved.groups
     }
 
     /// Writes down what is in force. It is in force also where that fails.

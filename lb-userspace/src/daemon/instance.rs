@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::Error;
+use super::{Error, Saved};
 use crate::dataplane::Pins;
+use crate::netlink;
 
 /// Where everything of one data plane is.
 #[derive(Clone, Debug)]
@@ -81,8 +82,15 @@ impl Instance {
         })
     }
 
-    /// Removes its files, and the directories with the last of them.
+    /// Leaves the multicast groups that were joined for it, and removes its files, and the directories with the last of
+    /// them.
     pub fn forget(&self) {
+        let saved = Saved::load(&self.state).ok().flatten().unwrap_or_default();
+        for group in saved.groups {
+            if let Err(error) = netlink::leave_group(group) {
+                tracing::warn!(%error, "a multicast group stays joined");
+            }
+        }
         for path in [&self.state, &self.socket, &self.pending] {
             let _absent = fs::remove_file(path);
         }

@@ -1,5 +1,6 @@
 //! What survives a command or a daemon: the last good config and why the newest one was refused.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::overrides::InForce;
+use crate::netlink::Membership;
 
 /// The state file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -28,6 +30,8 @@ pub struct Saved {
     pub last_error: Option<String>,
     /// The operator's words about backends.
     pub overrides: Vec<InForce>,
+    /// Multicast groups that were joined for service addresses.
+    pub groups: BTreeSet<Membership>,
 }
 
 impl Saved {

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::maps::{BACKEND_WORDS, Maps};
-use super::plain::Plain;
 use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, counters, object, stages};
 use crate::reconcile::{Observed, Plan, Size, Step, TrieKey};
 
@@ -89,19 +88,14 @@ impl KernelPlane {
         };
         let mut observed = Observed {
             size: maps.size,
-            control: maps.control.get(&0, 0).map_err(Error::map(CONTROL))?,
+            control: maps.control(),
             vips: pairs(maps.vips.iter(), VIPS)?,
             rings: BTreeMap::new(),
             exact: pairs(maps.services.iter(), SERVICES)?,
             ranges: trie(&maps.ranges, RANGES)?,
             prefixes: trie(&maps.prefixes, PREFIXES)?,
             rates: BTreeMap::new(),
-            quic: maps
-                .quic
-                .iter()
-                .map(|found| found.map(|(key, id)| (key.0, id)))
-                .collect::<Result<_, _>>()
-                .map_err(Error::map(QUIC_IDS))?,
+            quic: maps.quic.iter().collect::<Result<_, _>>().map_err(Error::map(QUIC_IDS))?,
             backends,
             ports,
             attached,
@@ -109,7 +103,7 @@ impl KernelPlane {
             now_ns: monotonic_ns(),
         };
         for id in observed.limited() {
-            observed.rates.insert(id, maps.rates.get(&id, 0).map_err(Error::map(RATES))?.0);
+            observed.rates.insert(id, maps.rates.get(&id, 0).map_err(Error::map(RATES))?);
         }
         if let Depth::Full = depth {
             self.deepen(&mut observed);
@@ -163,9 +157,9 @@ impl KernelPlane {
 
     /// Removes all lists but these. The keys are read first: a walk does not survive that its place is removed.
     fn keep_acl(&mut self, lists: &BTreeSet<u32>) -> Result<(), Error> {
-        let keys: Vec<Key<Plain<AclKey>>> =
+        let keys: Vec<Key<AclKey>> =
             self.maps.acl.keys().collect::<Result<_, _>>().map_err(Error::map(ACL))?;
-        for key in keys.iter().filter(|key| !lists.contains(&u32::from_be_bytes(key.data().0.list))) {
+        for key in keys.iter().filter(|key| !lists.contains(&u32::from_be_bytes(key.data().list))) {
             self.maps.acl.remove(key).map_err(Error::map(ACL))?;
         }
         Ok(())
@@ -210,20 +204,17 @@ fn pairs<K: Ord, V>(
     iter.collect::<Result<_, _>>().map_err(Error::map(name))
 }
 
-fn trie_key<K: FromBytes + IntoBytes + Copy + 'static>(key: &TrieKey<K>) -> Key<Plain<K>> {
-    Key::new(key.bits, Plain(key.data))
+fn trie_key<K: Pod>(key: &TrieKey<K>) -> Key<K> {
+    Key::new(key.bits, key.data)
 }
 
-fn trie<K, V>(
-    map: &LpmTrie<MapData, Plain<K>, Plain<V>>,
-    name: &'static str,
-) -> Result<BTreeMap<TrieKey<K>, V>, Error>
+fn trie<K, V>(map: &LpmTrie<MapData, K, V>, name: &'static str) -> Result<BTreeMap<TrieKey<K>, V>, Error>
 where
-    K: FromBytes + IntoBytes + Copy + Ord + 'static,
-    V: FromBytes + IntoBytes + Copy + 'static,
+    K: Pod + Ord,
+    V: Pod,
 {
-    let entry = |found: Result<(Key<Plain<K>>, Plain<V>), MapError>| {
-        found.map(|(key, value)| (TrieKey { data: key.data().0, bits: key.prefix_len() }, value.0))
+    let entry = |found: Result<(Key<K>, V), MapError>| {
+        found.map(|(key, value)| (TrieKey { data: key.data(), bits: key.prefix_len() }, value))
     };
     map.iter().map(entry).collect::<Result<_, _>>().map_err(Error::map(name))
 }
@@ -267,25 +258,23 @@ impl DataPlane for KernelPlane {
                     }
                 }
             }
-            Step::PutControl(control) => self.maps.control.set(0, control, 0).map_err(Error::map(CONTROL))?,
+            Step::PutControl(control) => self.maps.put_control(control),
             Step::TakeServiceId(id) => self.clear_drops(*id)?,
-            Step::PutRates(id, entry) => {
-                self.maps.rates.set(*id, Plain(*entry), 0).map_err(Error::map(RATES))?
-            }
+            Step::PutRates(id, entry) => self.maps.rates.set(*id, *entry, 0).map_err(Error::map(RATES))?,
             Step::PutAcl { entries, .. } => self.put_acl(entries)?,
             Step::KeepAcl(lists) => self.keep_acl(lists)?,
             Step::PutQuic(key, id) => {
-                self.maps.quic.insert(Plain(*key), id.get(), 0).map_err(Error::map(QUIC_IDS))?;
+                self.maps.quic.insert(*key, id.get(), 0).map_err(Error::map(QUIC_IDS))?;
             }
-            Step::DeleteQuic(key) => self.maps.quic.remove(&Plain(*key)).map_err(Error::map(QUIC_IDS))?,
+            Step::DeleteQuic(key) => self.maps.quic.remove(key).map_err(Error::map(QUIC_IDS))?,
             Step::PutRange(key, entry) => {
-                self.maps.ranges.insert(&trie_key(key), Plain(*entry), 0).map_err(Error::map(RANGES))?;
+                self.maps.ranges.insert(&trie_key(key), *entry, 0).map_err(Error::map(RANGES))?;
             }
             Step::DeleteRange(key) => {
                 self.maps.ranges.remove(&trie_key(key)).map_err(Error::map(RANGES))?;
             }
             Step::PutPrefix(key, entry) => {
-                self.maps.prefixes.insert(&trie_key(key), Plain(*entry), 0).map_err(Error::map(PREFIXES))?;
+                self.maps.prefixes.insert(&trie_key(key), *entry, 0).map_err(Error::map(PREFIXES))?;
             }
             Step::DeletePrefix(key) => {
                 self.maps.prefixes.remove(&trie_key(key)).map_err(Error::map(PREFIXES))?;

@@ -1,32 +1,31 @@
 //! The pinned maps as the engine's tables, for looking only: what the engine would write is for whoever asks to keep.
 
+use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use lb_common::abi::{names::*, *};
 use lb_common::datapath::Tables;
 use typed_arena::Arena;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::maps::BACKEND_WORDS;
 use super::mmap::Words;
-use super::plain::Plain;
 use super::{Error, Pins};
 
 /// Open maps. Values that the engine borrows live as long as this does, so it is for a few packets.
 pub struct LiveTables {
     control: Control,
-    services: HashMap<MapData, Plain<ServiceKey>, Plain<ServiceEntry>>,
-    vips: HashMap<MapData, Plain<VipKey>, Plain<VipEntry>>,
-    ranges: LpmTrie<MapData, Plain<RangeKey>, Plain<ServiceEntry>>,
-    prefixes: LpmTrie<MapData, Plain<PrefixKey>, Plain<PrefixEntry>>,
-    acl: LpmTrie<MapData, Plain<AclKey>, Plain<u32>>,
-    rates: Array<MapData, Plain<RateEntry>>,
-    service_buckets: Array<MapData, Plain<u64>>,
-    buckets: HashMap<MapData, Plain<BucketKey>, Plain<u64>>,
-    fragments: HashMap<MapData, Plain<FragmentKey>, Plain<FragmentEntry>>,
-    flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowEntry>>,
-    quic: HashMap<MapData, Plain<QuicKey>, Plain<u32>>,
-    ports: Array<MapData, Plain<PortEntry>>,
-    probes: Array<MapData, Plain<ProbeEntry>>,
+    services: HashMap<MapData, ServiceKey, ServiceEntry>,
+    vips: HashMap<MapData, VipKey, VipEntry>,
+    ranges: LpmTrie<MapData, RangeKey, ServiceEntry>,
+    prefixes: LpmTrie<MapData, PrefixKey, PrefixEntry>,
+    acl: LpmTrie<MapData, AclKey, u32>,
+    rates: Array<MapData, RateEntry>,
+    service_buckets: Array<MapData, u64>,
+    buckets: HashMap<MapData, BucketKey, u64>,
+    fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
+    flows: HashMap<MapData, FlowKey, FlowEntry>,
+    quic: HashMap<MapData, QuicKey, u32>,
+    ports: Array<MapData, PortEntry>,
+    probes: Array<MapData, ProbeEntry>,
     rings: Words,
     backends: Words,
     ingress: u16,
@@ -55,7 +54,7 @@ impl LiveTables {
         };
         let control = array::<Control>(map(CONTROL)?, CONTROL)?;
         Ok(Self {
-            control: control.get(&0, 0).map_err(Error::map(CONTROL))?.0,
+            control: control.get(&0, 0).map_err(Error::map(CONTROL))?,
             services: hash(Map::HashMap(map(SERVICES)?), SERVICES)?,
             vips: hash(Map::HashMap(map(VIPS)?), VIPS)?,
             ranges: trie(map(RANGES)?, RANGES)?,
@@ -77,42 +76,30 @@ impl LiveTables {
     }
 }
 
-/// What crosses to the kernel as it is.
-trait Bytes: FromBytes + IntoBytes + Copy + 'static {}
-
-impl<T: FromBytes + IntoBytes + Copy + 'static> Bytes for T {}
-
-fn hash<K: Bytes, V: Bytes>(
-    map: Map,
-    name: &'static str,
-) -> Result<HashMap<MapData, Plain<K>, Plain<V>>, Error> {
+fn hash<K: Pod, V: Pod>(map: Map, name: &'static str) -> Result<HashMap<MapData, K, V>, Error> {
     HashMap::try_from(map).map_err(Error::map(name))
 }
 
-fn array<V: Bytes>(map: MapData, name: &'static str) -> Result<Array<MapData, Plain<V>>, Error> {
+fn array<V: Pod>(map: MapData, name: &'static str) -> Result<Array<MapData, V>, Error> {
     Array::try_from(Map::Array(map)).map_err(Error::map(name))
 }
 
-fn trie<K: Bytes, V: Bytes>(
-    map: MapData,
-    name: &'static str,
-) -> Result<LpmTrie<MapData, Plain<K>, Plain<V>>, Error> {
+fn trie<K: Pod, V: Pod>(map: MapData, name: &'static str) -> Result<LpmTrie<MapData, K, V>, Error> {
     LpmTrie::try_from(Map::LpmTrie(map)).map_err(Error::map(name))
 }
 
 /// What is there. A map that cannot be read is as one that has nothing, which is what the program sees.
-fn found<V>(read: Result<Plain<V>, MapError>) -> Option<V> {
+fn found<V>(read: Result<V, MapError>) -> Option<V> {
     read.inspect_err(|error| match error {
         MapError::KeyNotFound => {}
         error => tracing::warn!(%error, "a map cannot be read"),
     })
     .ok()
-    .map(|Plain(value)| value)
 }
 
 /// A key of full length for a trie's longest match.
-fn whole<K: Bytes>(key: K) -> Key<Plain<K>> {
-    Key::new(8 * size_of::<K>() as u32, Plain(key))
+fn whole<K: Pod>(key: K) -> Key<K> {
+    Key::new(8 * size_of::<K>() as u32, key)
 }
 
 impl Tables for LiveTables {
@@ -121,20 +108,20 @@ impl Tables for LiveTables {
     }
 
     fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
-        Some(self.borrowed.services.alloc(found(self.services.get(&Plain(*key), 0))?))
+        Some(self.borrowed.services.alloc(found(self.services.get(key, 0))?))
     }
 
     fn range(&self, key: &RangeKey) -> Option<&ServiceEntry> {
-        let key = Key::new(RangeKey::BITS, Plain(*key));
+        let key = Key::new(RangeKey::BITS, *key);
         Some(self.borrowed.services.alloc(found(self.ranges.get(&key, 0))?))
     }
 
     fn prefix(&self, address: &[u8; 16]) -> Option<PrefixEntry> {
-        found(self.prefixes.get(&Key::new(PrefixKey::BITS, Plain(PrefixKey::new(*address))), 0))
+        found(self.prefixes.get(&Key::new(PrefixKey::BITS, PrefixKey::new(*address)), 0))
     }
 
     fn vip(&self, key: &VipKey) -> Option<VipEntry> {
-        found(self.vips.get(&Plain(*key), 0))
+        found(self.vips.get(key, 0))
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
@@ -156,7 +143,7 @@ impl Tables for LiveTables {
     }
 
     fn quic_backend(&self, key: &QuicKey) -> Option<BackendId> {
-        found(self.quic.get(&Plain(*key), 0)).and_then(BackendId::new)
+        found(self.quic.get(key, 0)).and_then(BackendId::new)
     }
 
     fn ingress(&self) -> u16 {
@@ -176,15 +163,15 @@ impl Tables for LiveTables {
     }
 
     fn bucket(&self, key: &BucketKey) -> Option<u64> {
-        found(self.buckets.get(&Plain(*key), 0))
+        found(self.buckets.get(key, 0))
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        found(self.flows.get(&Plain(*key), 0))
+        found(self.flows.get(key, 0))
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
-        found(self.fragments.get(&Plain(*key), 0))
+        found(self.fragments.get(key, 0))
     }
 
     fn now_ns(&self) -> u64 {

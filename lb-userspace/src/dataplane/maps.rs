@@ -6,13 +6,12 @@ use aya::maps::{
 use lb_common::abi::{names::*, *};
 
 use super::mmap::Words;
-use super::plain::Plain;
 use super::{Error, Pins};
 use crate::reconcile::Size;
 
 /// Every map of the balancer, open.
 pub(super) struct Maps {
-    pub(super) control: Array<MapData, Control>,
+    control: Words,
     pub(super) services: HashMap<MapData, ServiceKey, ServiceEntry>,
     pub(super) vips: HashMap<MapData, VipKey, VipEntry>,
     pub(super) rings: Words,
@@ -23,11 +22,11 @@ pub(super) struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub(super) service_drops: PerCpuArray<MapData, u64>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
-    pub(super) prefixes: LpmTrie<MapData, Plain<PrefixKey>, Plain<PrefixEntry>>,
-    pub(super) ranges: LpmTrie<MapData, Plain<RangeKey>, Plain<ServiceEntry>>,
-    pub(super) acl: LpmTrie<MapData, Plain<AclKey>, u32>,
-    pub(super) rates: Array<MapData, Plain<RateEntry>>,
-    pub(super) quic: HashMap<MapData, Plain<QuicKey>, u32>,
+    pub(super) prefixes: LpmTrie<MapData, PrefixKey, PrefixEntry>,
+    pub(super) ranges: LpmTrie<MapData, RangeKey, ServiceEntry>,
+    pub(super) acl: LpmTrie<MapData, AclKey, u32>,
+    pub(super) rates: Array<MapData, RateEntry>,
+    pub(super) quic: HashMap<MapData, QuicKey, u32>,
     pub(super) size: Size,
 }
 
@@ -90,15 +89,39 @@ fn entries(map: &MapData, name: &'static str) -> Result<u32, Error> {
     Ok(map.info().map_err(Error::map(name))?.max_entries())
 }
 
+fn words(pins: &Pins, name: &'static str, map: MapData, count: usize) -> Result<Words, Error> {
+    Words::map(map.fd(), count).map_err(|source| Error::File {
+        action: "mapping",
+        path: pins.map(name),
+        source,
+    })
+}
+
+/// The words of [`CONTROL`].
+pub(super) fn control(pins: &Pins) -> Result<Words, Error> {
+    words(pins, CONTROL, open(pins, CONTROL)?, size_of::<Control>() / 8)
+}
+
 impl Maps {
+    /// What is in force.
+    pub(super) fn control(&self) -> Control {
+        Control::from_words(std::array::from_fn(|word| self.control.load(word)))
+    }
+
+    /// Replaces it, in the order of the words, but for who samples.
+    pub(super) fn put_control(&self, control: &Control) {
+        for (word, value) in control.words().into_iter().enumerate().take(Control::SAMPLING_WORD) {
+            self.control.store(word, value);
+        }
+    }
+
     /// Opens all pins. `None` where there is no data plane; an error where there is one that does not fit.
     pub(super) fn open(pins: &Pins) -> Result<Option<Self>, Error> {
         if !pins.map(CONTROL).exists() {
             return Ok(None);
         }
-        let control =
-            Array::try_from(aya::maps::Map::Array(open(pins, CONTROL)?)).map_err(Error::map(CONTROL))?;
-        let version = Array::<_, Control>::get(&control, &0, 0).map_err(Error::map(CONTROL))?.abi_version;
+        let control = control(pins)?;
+        let version = Control::from_words(std::array::from_fn(|word| control.load(word))).abi_version;
         // Zero: created, and its maker died before it wrote anything.
         if version != ABI_VERSION && version != 0 {
             let difference = format!("ABI version {version}, not {ABI_VERSION}");
@@ -107,7 +130,7 @@ impl Maps {
         Self::assemble(pins, control).map(Some)
     }
 
-    fn assemble(pins: &Pins, control: Array<MapData, Control>) -> Result<Self, Error> {
+    fn assemble(pins: &Pins, control: Words) -> Result<Self, Error> {
         use aya::maps::Map;
         let mut all: std::collections::BTreeMap<&'static str, MapData> = Default::default();
         for name in BALANCER_MAPS {
@@ -125,13 +148,7 @@ impl Maps {
             ports: entries(&ports, PORTS)?.saturating_sub(1),
             flows: entries(&flows, FLOWS)?,
         };
-        let words = |name: &'static str, map: MapData, count: usize| {
-            Words::map(map.fd(), count).map_err(|source| Error::File {
-                action: "mapping",
-                path: pins.map(name),
-                source,
-            })
-        };
+        let words = |name: &'static str, map: MapData, count: usize| words(pins, name, map, count);
         Ok(Self {
             control,
             services: HashMap::try_from(Map::HashMap(services)).map_err(Error::map(SERVICES))?,

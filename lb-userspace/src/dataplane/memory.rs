@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::abi::{BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, Slot};
+use lb_common::abi::{BackendState, Control, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, Slot};
 use lb_common::datapath::host::HostTables;
 
 use super::{DataPlane, Error};
@@ -108,7 +108,9 @@ impl DataPlane for MemoryPlane {
                     *slot = word.unwrap_or(*slot);
                 }
             }
-            Step::PutControl(control) => state.control = *control,
+            Step::PutControl(control) => {
+                state.control = Control { sampling: state.control.sampling, ..*control }
+            }
             Step::TakeServiceId(_) => {}
             Step::PutRates(id, entry) => drop(state.rates.insert(*id, *entry)),
             Step::PutAcl { list, entries } => drop(self.acl.insert(*list, Arc::clone(entries))),

@@ -1,16 +1,17 @@
 //! Sampled packets: what the program is told to sample, and the ring buffer that it hands them out by.
 
 use aya::maps::{Array, Map, MapData, RingBuf};
-use lb_common::abi::names::{CONTROL, SAMPLER, SAMPLES};
+use lb_common::abi::names::{SAMPLER, SAMPLES};
 use lb_common::abi::{Control, Sample, SampleFilter};
 use zerocopy::FromBytes;
 
-use super::plain::Plain;
+use super::maps::control;
+use super::mmap::Words;
 use super::{Error, Pins};
 
 /// Sampling, switched on; dropping it switches it off.
 pub struct Sampling {
-    control: Array<MapData, Control>,
+    control: Words,
     samples: RingBuf<MapData>,
 }
 
@@ -19,26 +20,21 @@ impl Sampling {
     /// the same.
     pub fn start(pins: &Pins, filter: &SampleFilter) -> Result<Self, Error> {
         let map = |name: &'static str| MapData::from_pin(pins.map(name)).map_err(Error::map(name));
-        let mut sampler: Array<_, Plain<SampleFilter>> =
+        let mut sampler: Array<_, SampleFilter> =
             Array::try_from(Map::Array(map(SAMPLER)?)).map_err(Error::map(SAMPLER))?;
         let samples = RingBuf::try_from(Map::RingBuf(map(SAMPLES)?)).map_err(Error::map(SAMPLES))?;
-        let control = Array::try_from(Map::Array(map(CONTROL)?)).map_err(Error::map(CONTROL))?;
-        let mut sampling = Self { control, samples };
+        let mut sampling = Self { control: control(pins)?, samples };
         // What an earlier capture has left is not this one's.
-        sampling.set(Switch::Off)?;
+        sampling.set(false);
         while sampling.pop().is_some() {}
-        sampler.set(0, Plain(*filter), 0).map_err(Error::map(SAMPLER))?;
-        sampling.set(Switch::On)?;
+        sampler.set(0, *filter, 0).map_err(Error::map(SAMPLER))?;
+        sampling.set(true);
         Ok(sampling)
     }
 
-    fn set(&mut self, switch: Switch) -> Result<(), Error> {
-        let control = self.control.get(&0, 0).map_err(Error::map(CONTROL))?;
-        let flags = match switch {
-            Switch::On => control.flags | Control::CAPTURE,
-            Switch::Off => control.flags & !Control::CAPTURE,
-        };
-        self.control.set(0, Control { flags, ..control }, 0).map_err(Error::map(CONTROL))
+    /// A word of its own: whoever changes the configuration meanwhile leaves it alone.
+    fn set(&self, sampling: bool) {
+        self.control.store(Control::SAMPLING_WORD, sampling.into());
     }
 
     /// The next sample, if there is one.
@@ -53,16 +49,8 @@ impl Sampling {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Switch {
-    On,
-    Off,
-}
-
 impl Drop for Sampling {
     fn drop(&mut self) {
-        if let Err(error) = self.set(Switch::Off) {
-            tracing::error!(%error, "packets are still sampled, which costs; run `lb capture` once more");
-        }
+        self.set(false);
     }
 }

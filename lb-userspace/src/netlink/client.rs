@@ -37,6 +37,11 @@ impl Netlink {
         Ok(Self { handle, _connection: tasks })
     }
 
+    /// What requests are made with.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// All interfaces with their addresses.
     pub async fn links(&self) -> Result<Snapshot, Error> {
         let mask = vec![LinkExtentMask::SkipStats];
@@ -82,7 +87,7 @@ impl Netlink {
     }
 }
 
-async fn list<T>(
+pub(super) async fn list<T>(
     table: &'static str,
     messages: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Vec<T>, Error> {

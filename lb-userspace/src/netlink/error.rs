@@ -25,6 +25,18 @@ pub enum Error {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+    /// An address of the host's own could not be changed.
+    #[error("interface index {ifindex}: cannot {action} {address}")]
+    Address {
+        /// What was attempted, in a word.
+        action: &'static str,
+        /// The interface.
+        ifindex: u32,
+        /// The address, or a prefix's first one.
+        address: IpAddr,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
     /// No socket to ask neighbours on an interface.
     #[error("interface index {ifindex}: cannot open {kind} socket")]
     Socket {
@@ -32,6 +44,17 @@ pub enum Error {
         ifindex: u32,
         /// What it asks by, in words.
         kind: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The multicast groups could not be read.
+    #[error("cannot read the interfaces' multicast groups")]
+    Groups(#[source] io::Error),
+    /// A multicast group could not be joined or left.
+    #[error("interface index {ifindex}: cannot change its multicast groups")]
+    Group {
+        /// The interface.
+        ifindex: u32,
         /// What the kernel said.
         source: io::Error,
     },

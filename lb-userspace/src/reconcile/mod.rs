@@ -133,13 +133,14 @@ pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<P
     services.needs(observed, &mut steps);
     let mut by_key = Vec::new();
     keys.steps(observed, &mut by_key);
-    let changing = if by_key.is_empty() { 0 } else { Control::CHANGING };
-    // Flags say where to look: there is nothing yet, or nothing any more, while they say too much. The next epoch begins
-    // with the last step: what packets remember of it they must not have found before.
-    let flags = control.flags | observed.control.flags | changing;
-    let between = Control { flags, ..control };
-    // Also where keys were changing when the one before us ended.
-    let control = Control { epoch: control.epoch + u64::from(flags & Control::CHANGING != 0), ..control };
+    // Flags say where to look: there is nothing yet, or nothing any more, while they say too much.
+    let flags = control.flags | observed.control.flags;
+    // Keys may have been changing when the one before us ended.
+    let epoch = observed.control.epoch;
+    let changing = if by_key.is_empty() { epoch } else { Control::changing(epoch) };
+    let between = Control { flags, epoch: changing, ..control };
+    let control =
+        if changing & 1 == 0 { control } else { Control { epoch: Control::changed(epoch), ..control } };
     if between != observed.control {
         steps.push(Step::PutControl(between));
     }
@@ -164,10 +165,10 @@ fn control(observed: &Observed, desired: &Desired, keys: &Keys, errors: &mut Vec
         abi_version: ABI_VERSION,
         flags: flag(policy, Control::VIP_POLICY)
             | flag(keys.has_ranges(), Control::RANGES)
-            | flag(keys.has_prefixes(), Control::PREFIXES)
-            | observed.control.flags & Control::CAPTURE,
+            | flag(keys.has_prefixes(), Control::PREFIXES),
         hash_key,
         generation: desired.generation,
         epoch: observed.control.epoch,
+        sampling: observed.control.sampling,
     }
 }

@@ -61,6 +61,8 @@ pub const CASES: &[Case] = &[
     Case { name: "tcp, one vlan tag", frame: tagged, ..EVERY },
     Case { name: "tcp, list of 1000 sources", frame: listed, ..EVERY },
     Case { name: "tcp, three rate limits", frame: limited, ..EVERY },
+    // Of 10,000 addresses: fewer would soon be over the rate at which each of them answers.
+    Case { name: "icmp echo, 10k addresses in turn", scene: MANY, frame: ping, services: 10_000, ..ONE },
     Case { name: "tcp, 1k flows", flows: 1_000, ..ONE },
     Case { name: "tcp, 10k flows", flows: 10_000, ..ONE },
     Case { name: "tcp, 100k flows", flows: 100_000, ..ONE },
@@ -156,6 +158,10 @@ fn limited() -> Vec<u8> {
 
 fn tagged() -> Vec<u8> {
     to(FIRST_SERVICE.into(), TCP, Body::Tcp(ACK)).tags(&[(0x8100, 100)]).bytes()
+}
+
+fn ping() -> Vec<u8> {
+    to(FIRST_SERVICE.into(), TCP, Body::Icmp(8, 0, [0, 1, 0, 1])).bytes()
 }
 
 /// A short header whose connection ID names the server (configuration 0).

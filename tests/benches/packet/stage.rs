@@ -100,7 +100,7 @@ impl Scene {
         if self.every_way {
             services.extend(every_way());
         }
-        let flags = VipEntry::ADVERTISED | VipEntry::DROP_OTHER_PORTS;
+        let flags = VipEntry::ADVERTISED | VipEntry::DROP_OTHER_PORTS | VipEntry::ECHO;
         let vips = addresses
             .map(IpAddr::from)
             .chain(self.every_way.then_some(SERVICE_V6.into()))

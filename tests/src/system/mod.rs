@@ -1,5 +1,6 @@
 //! What the namespace tests share: a lab with a balancer in it, configs, clients, and looks at the machine.
 
+mod backend;
 mod capture;
 mod config;
 mod download;
@@ -17,6 +18,7 @@ mod traces;
 mod upload;
 mod watched;
 
+pub use backend::Prepared;
 pub use capture::{Capture, Seen};
 pub use config::{Config, Service, address};
 pub use download::Download;

@@ -18,7 +18,7 @@ use lb_ebpf::atomic_add;
 use crate::{memory, sampling};
 
 #[map]
-static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static SERVICES: HashMap<ServiceKey, ServiceEntry> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -90,7 +90,9 @@ pub fn work() -> Option<&'static mut Work> {
 #[inline(always)]
 fn epoch() -> Option<u64> {
     let control = CONTROL.get(0)?;
-    if control.flags & Control::CHANGING == 0 { Some(control.epoch) } else { None }
+    // SAFETY: a field of an array element. Volatile: it is read once, and before anything is looked up.
+    let epoch = unsafe { read_volatile(&raw const control.epoch) };
+    if epoch & 1 == 0 { Some(epoch) } else { None }
 }
 
 /// The maps above as the engine's tables; `NOTED`: what is counted is noted for a sample too, and, as speed is not what

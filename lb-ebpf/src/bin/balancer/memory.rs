@@ -1,8 +1,8 @@
-//! What packets of a CPU have found lately: a cache line of its own costs a third of a lookup in a hash map.
+//! What packets of a CPU have found lately: an array of its own costs a third of a lookup in a hash map.
 //!
-//! Right for one epoch: userspace says in [`Control`](lb_common::abi::Control) when keys begin to change, and begins the
-//! next one when they are as they shall be. An epoch is read before anything is looked up. So what is remembered under it
-//! was found after its beginning; and if it has ended meanwhile, nobody looks at it.
+//! Right for one epoch of [`Control`](lb_common::abi::Control): userspace makes it odd when keys begin to change, and
+//! another even one when they are as they shall be. It is read before anything is looked up. So what is remembered under
+//! it was found after its beginning; and if it has ended meanwhile, nobody looks at it.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use lb_common::abi::{ServiceEntry, ServiceKey, VipEntry, VipKey};
@@ -18,7 +18,7 @@ const FOUND_LINES: u32 = 256;
 const ASKED_LINES: u32 = 128;
 
 /// A service that there is.
-#[repr(C, align(64))]
+#[repr(C)]
 struct Found {
     /// A [`ServiceKey`].
     key: [u64; 3],
@@ -27,7 +27,7 @@ struct Found {
 }
 
 /// What is known of an address: also that it is nobody's, so that packets for the host or others cost no lookup.
-#[repr(C, align(32))]
+#[repr(C)]
 struct Asked {
     /// A [`VipKey`].
     address: [u64; 2],
@@ -60,7 +60,7 @@ pub fn service<'m>(
         return None;
     }
     let service = look()?;
-    // Field by field: the whole would first be made on the stack, which cannot be aligned to a line.
+    // Field by field: the whole would first be made on the stack.
     (found.key, found.epoch, found.service) = ([a, b, c], epoch, *service);
     Some(service)
 }

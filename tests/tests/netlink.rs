@@ -256,6 +256,57 @@ fn routes_addresses_and_targets_change() {
 }
 
 #[test]
+fn of_several_gateways_the_one_that_is_left_takes_over() {
+    let lab = lab();
+    lab.host("gw", "192.0.2.254/24", mac(0xfe));
+    let lb = lab.ns("lb");
+    ip(&lb, "route add 198.51.100.0/24 nexthop via 192.0.2.254 nexthop via 192.0.2.21");
+    let addresses: Vec<IpAddr> = (1..=64).map(|n| v4(198, 51, 100, n)).collect();
+    within(&lb, async {
+        let watcher = Watcher::start(addresses.into_iter().map(target).collect()).await.unwrap();
+        let mut seen = watcher.resolutions();
+        let via = |map: &Resolutions, last: u8| map.values().filter(|way| has_mac(mac(last))(way)).count();
+        let both = |map: &Arc<Resolutions>| {
+            via(map, 0xfe) >= 8 && via(map, 0x21) >= 8 && via(map, 0xfe) + via(map, 0x21) == 64
+        };
+        tokio::time::timeout(PATIENCE, seen.wait_for(both)).await.unwrap().unwrap();
+        let start = Instant::now();
+        ip(&lb, "route replace 198.51.100.0/24 via 192.0.2.21");
+        tokio::time::timeout(PATIENCE, seen.wait_for(|map| via(map, 0x21) == 64)).await.unwrap().unwrap();
+        println!("64 backends on the gateway that is left after {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn ten_thousand_backends_behind_a_gateway_are_one_neighbour() {
+    let lab = lab();
+    lab.host("gw", "192.0.2.254/24", mac(0xfe));
+    let lb = lab.ns("lb");
+    ip(&lb, "route add 198.18.0.0/15 via 192.0.2.254");
+    let addresses = (0..10_000u16).map(|n| v4(198, 18, (n >> 8) as u8, n as u8));
+    within(&lb, async {
+        let start = Instant::now();
+        let watcher = Watcher::start(addresses.map(target).collect()).await.unwrap();
+        let mut seen = watcher.resolutions();
+        let all = |last: u8| {
+            move |map: &Arc<Resolutions>| map.len() == 10_000 && map.values().all(has_mac(mac(last)))
+        };
+        tokio::time::timeout(PATIENCE, seen.wait_for(all(0xfe))).await.unwrap().unwrap();
+        println!("10,000 ways known after {:?}", start.elapsed());
+        let before = lab.arp_received("gw");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let asked = lab.arp_received("gw") - before;
+        assert!((1..=60).contains(&asked), "{asked} requests in 3 s: as many as for one");
+        let entries = lab::output(&lb, "ip neigh show dev eth0");
+        assert!(entries.lines().count() <= 1, "{entries}");
+        let start = Instant::now();
+        ip(&lb, "route replace 198.18.0.0/15 via 192.0.2.21");
+        tokio::time::timeout(PATIENCE, seen.wait_for(all(0x21))).await.unwrap().unwrap();
+        println!("10,000 ways changed after {:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn the_dead_do_not_flood_the_lan() {
     let lab = lab();
     within(&lab.ns("lb"), async {

@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_tests::system::{Rig, Sink, upload};
-use lb_userspace::lab::{BALANCER, BALANCER_V6, ROUTER_CLIENT_SIDE, Role};
+use lb_tests::system::{Rig, Sink, datagram, send_raw, too_big, until, upload};
+use lb_userspace::lab::{
+    BALANCER, BALANCER_V6, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, ROUTER_SERVER_SIDE_V6, Role,
+};
 
 const PORT: u16 = 9000;
 const BYTES: usize = 3 << 20;
@@ -91,4 +93,37 @@ fn a_client_that_does_not_listen_gets_nothing_through() -> anyhow::Result<()> {
     let mtu = rig.path_mtu(Role::Client, vip, None)?;
     ensure!(mtu == Some(fits), "the client learnt {mtu:?}");
     Ok(())
+}
+
+/// A router between balancer and backend has a smaller MTU, and says so to the balancer, whose packets they are.
+#[test]
+fn a_smaller_path_mtu_is_learnt_and_passed_on_to_clients() -> anyhow::Result<()> {
+    let (rig, _sinks) = raise()?;
+    let (client, router) = (rig.lab.netns(Role::Client), rig.lab.netns(Role::Router));
+    let routers: [(IpAddr, IpAddr); 2] =
+        [(ROUTER_SERVER_SIDE.into(), BALANCER.into()), (ROUTER_SERVER_SIDE_V6.into(), BALANCER_V6.into())];
+    for ((number, overhead), (from, balancer)) in [(0, 20), (1, 40)].into_iter().zip(routers) {
+        let (vip, backend, ..) = ways()[number];
+        let path = |mtu: u64| {
+            until(&format!("{mtu} for {backend}"), Duration::from_secs(1), || {
+                let shown = rig.lb(["backends", "--output", "json"])?.expect(0)?.json()?;
+                let path = &shown[number]["backends"][0]["path"];
+                let expected = [("mtu", mtu), ("overhead", overhead), ("fits", mtu - overhead)];
+                let same = expected.iter().all(|(name, value)| path[name].as_u64() == Some(*value));
+                ensure!(same, "{path}");
+                Ok(Some(()))
+            })
+        };
+        path(1500)?;
+        let tunnelled =
+            datagram(SocketAddr::new(balancer, 50_000), SocketAddr::new(backend.parse()?, 6080), &[0; 8])?;
+        let elsewhere = datagram(SocketAddr::new(balancer, 50_000), SocketAddr::new(from, 6080), &[0; 8])?;
+        let about = |packet: &[u8], mtu| too_big(from, packet, mtu, 8);
+        send_raw(&router, balancer, &[about(&elsewhere, 1300)?, about(&tunnelled, 1400)?])?;
+        path(1400)?;
+        upload(&client, SocketAddr::new(vip, PORT), BYTES, LIMIT)?;
+        let mtu = rig.path_mtu(Role::Client, vip, None)?;
+        ensure!(mtu.map(u64::from) == Some(1400 - overhead), "the client learnt {mtu:?}");
+    }
+    rig.lb(["backends", "-v"])?.expect(0)?.says(&["OVERHEAD", "1380"]).map(drop)
 }

@@ -264,6 +264,21 @@ impl BackendEntry {
     /// Value of `dscp`: outer headers have the inner packet's.
     pub const COPY_DSCP: u8 = 0xff;
 
+    /// Bytes in front of a packet: 0 where nothing is encapsulated.
+    #[inline(always)]
+    pub const fn overhead(&self) -> u32 {
+        match Method::from_raw(self.method) {
+            Some(method) => method.overhead(self.flags & Self::OUTER_V6 != 0),
+            None => 0,
+        }
+    }
+
+    /// Largest packet that fits the way there, in bytes, its own IP header included and outer headers not.
+    #[inline(always)]
+    pub const fn fits(&self) -> u32 {
+        Egress(self.egress).mtu().saturating_sub(self.overhead())
+    }
+
     /// What becomes of VLAN tags.
     #[inline(always)]
     pub const fn tag(&self) -> Tag {

@@ -6,16 +6,6 @@ use super::{Frame, Tables, Verdict};
 use crate::abi::{BackendEntry, Egress, Method, NextHop, Reason};
 use crate::wire::ethernet;
 
-/// Largest packet for a backend that fits the way there, in bytes, its own IP header included and outer headers not.
-#[inline(always)]
-pub(super) fn fitting(backend: &BackendEntry) -> u32 {
-    let overhead = match Method::from_raw(backend.method) {
-        Some(method) => method.overhead(backend.flags & BackendEntry::OUTER_V6 != 0),
-        None => 0,
-    };
-    Egress(backend.egress).mtu().saturating_sub(overhead)
-}
-
 /// Sends a packet, whose flow hashes to `hash`, to `backend`; the reason if it cannot be sent. A packet that is
 /// [`Reason::TooBig`] is as it was.
 #[inline(always)]
@@ -33,7 +23,7 @@ pub(super) fn forward<F: Frame, T: Tables>(
     if next_hop == NextHop::UNKNOWN {
         return Err(Reason::NoNextHop);
     }
-    if ip.total_len > fitting(backend) {
+    if ip.total_len > backend.fits() {
         return Err(Reason::TooBig);
     }
     match method {

@@ -2,7 +2,6 @@
 //! that a tunnel costs nobody a setting.
 
 use super::admission::take;
-use super::forward::fitting;
 use super::icmp::{TTL, back};
 use super::parse::Ip;
 use super::{Frame, Tables, Work};
@@ -28,7 +27,7 @@ pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work
     if !take(tables, &key, RATE, tables.now_ns()) {
         return Err(Reason::TooBig);
     }
-    let mtu = fitting(tables.backend(work.order.backend).ok_or(Reason::NoBackend)?);
+    let mtu = tables.backend(work.order.backend).ok_or(Reason::NoBackend)?.fits();
     let made = match ip.is_v6 {
         true if ip.total_len as usize >= QUOTE_V6 => v6::<_, QUOTE_V6>(frame, ip, mtu, long_v6),
         true => v6::<_, SHORT_QUOTE_V6>(frame, ip, mtu, |frame, at| frame.sum::<SHORT_QUOTE_V6>(at)),

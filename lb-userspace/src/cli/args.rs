@@ -262,6 +262,9 @@ pub(super) struct BackendsArgs {
     /// Only this backend, or this service, with the results of each check
     #[arg(value_name = "[SERVICE/]BACKEND")]
     pub(super) backend: Option<String>,
+    /// Also how large packets may be on the way to each
+    #[arg(long, short)]
+    pub(super) verbose: bool,
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(super) output: Output,
 }

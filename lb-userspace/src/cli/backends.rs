@@ -10,7 +10,7 @@ use super::args::{BackendsArgs, Context};
 use super::error::Failure;
 use super::output::{self, Table, short};
 use super::status::duration;
-use super::view::{BackendView, ServiceView, View};
+use super::view::{BackendView, Path, ServiceView, View};
 use crate::daemon::{InForce, Saved};
 use crate::health::view::CheckHealth;
 
@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context, args: &BackendsArgs) -> Result<ExitCode, Fa
                 Some(_) => service.backends.iter().map(details).collect(),
                 None => service.backends.iter().filter(|b| b.weight > 0 && !b.is_fine()).map(brief).collect(),
             };
-            let table = table(service, Some(&rates)).render(2);
+            let table = table(service, Some(&rates), args.verbose).render(2);
             format!("{} {}\n{alarm}{table}{details}", service.name, service.id)
         });
         tables.collect()
@@ -80,12 +80,15 @@ fn choose(services: &mut Vec<ServiceView>, wanted: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// A service's backends; with rates, if they are known.
-pub(super) fn table(service: &ServiceView, rates: Option<&Rates>) -> Table {
+/// A service's backends; with rates, if they are known, and with how large packets may be.
+pub(super) fn table(service: &ServiceView, rates: Option<&Rates>, sizes: bool) -> Table {
     let mut header =
         vec!["BACKEND", "STATE", "SINCE", "WGT", "SHARE", "PROBE", "NEXT HOP", "PACKETS", "NEW FLOWS"];
     if rates.is_some() {
         header.extend(["PPS", "MBIT/S", "FLOWS/S"]);
+    }
+    if sizes {
+        header.extend(["MTU", "OVERHEAD", "FITS"]);
     }
     let mut table = Table::with(header);
     for backend in &service.backends {
@@ -109,6 +112,11 @@ pub(super) fn table(service: &ServiceView, rates: Option<&Rates>) -> Table {
         if let Some(rates) = rates {
             let [packets, bytes, flows] = rates.get(&backend.id).copied().unwrap_or_default();
             row.extend([short(packets as u64), format!("{:.1}", bytes * 8.0 / 1e6), short(flows as u64)]);
+        }
+        if sizes {
+            let size =
+                |of: fn(&Path) -> u32| backend.path.map_or("-".to_owned(), |path| of(&path).to_string());
+            row.extend([size(|path| path.mtu), size(|path| path.overhead), size(|path| path.fits)]);
         }
         table.line(row);
     }

@@ -112,7 +112,7 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
             short(service.packets),
             short(service.drops.values().sum()),
         );
-        text += &backends::table(service, None).render(2);
+        text += &backends::table(service, None, false).render(2);
     }
     let slots: usize = view.services.iter().map(|service| service.ring_size as usize).sum();
     let unsettled: usize = view.services.iter().map(|service| service.unsettled_slots).sum();

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lb_common::abi::{BackendCounters, BackendState, NextHop, PrefixKey, Slot, SlotState, VipEntry, VipKey};
+use lb_common::abi::{
+    BackendCounters, BackendEntry, BackendState, Egress, NextHop, PrefixKey, Slot, SlotState, VipEntry,
+    VipKey,
+};
 use serde::Serialize;
 
 use super::args::Context;
@@ -71,6 +74,8 @@ pub(super) struct BackendView {
     pub(super) forwarding: &'static str,
     pub(super) mac: Option<String>,
     pub(super) interface: Option<String>,
+    /// How large packets may be; `null` while there is no way.
+    pub(super) path: Option<Path>,
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) flows: u64,
@@ -78,6 +83,23 @@ pub(super) struct BackendView {
     pub(super) operator: Option<InForce>,
     /// What its probes say; `null` where no daemon runs.
     pub(super) health: Option<BackendHealth>,
+}
+
+/// Sizes on the way to a backend, in bytes of IP packets.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Path {
+    /// Largest on the way: of the interface, the route, or learnt from a router.
+    pub(super) mtu: u32,
+    /// Outer headers.
+    pub(super) overhead: u32,
+    /// Largest that a client may send.
+    pub(super) fits: u32,
+}
+
+impl Path {
+    fn of(entry: &BackendEntry) -> Self {
+        Self { mtu: Egress(entry.egress).mtu(), overhead: entry.overhead(), fits: entry.fits() }
+    }
 }
 
 impl BackendView {
@@ -268,6 +290,7 @@ fn backend_view(
         forwarding: backend.forwarding.name(),
         mac: port.map(|_| hop.mac().map(|byte| format!("{byte:02x}")).join(":")),
         interface: port.map(|port| interface_name(port.ifindex)),
+        path: port.and(entry).map(|entry| Path::of(&entry)),
         packets,
         bytes,
         flows,

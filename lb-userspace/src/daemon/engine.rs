@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::net::if_::if_nametoindex;
 
 use super::overrides::{self, InForce};
+use super::paths::PathMtus;
 use super::{Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard, interfaces, own, size};
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
@@ -65,6 +66,7 @@ pub struct Engine {
     saved: Saved,
     assembled: Assembled,
     uses: Uses,
+    paths: PathMtus,
     changes: Changes,
     memo: Memo,
     _lock: Lock,
@@ -137,6 +139,7 @@ impl Engine {
             saved,
             assembled: Assembled::default(),
             uses,
+            paths: PathMtus::default(),
             changes: Changes::default(),
             memo: Memo::default(),
             _lock: lock,
@@ -193,6 +196,7 @@ impl Engine {
     fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
         let attached = interfaces::find(&self.present(machine.links), machine.links)?;
         let mut assembled = assemble(model, &attached, machine, &self.uses);
+        self.paths.limit(&mut assembled.desired);
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
         Ok((assembled, findings))
@@ -206,6 +210,7 @@ impl Engine {
         let observed = self.plane.observe()?;
         let attached = interfaces::find(&present, machine.links)?;
         let mut assembled = assemble(&self.model, &attached, machine, &self.uses);
+        self.paths.limit(&mut assembled.desired);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
         let plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
@@ -280,6 +285,11 @@ impl Engine {
     /// Sets what backends get; in force after the next [`Engine::follow`].
     pub fn set_uses(&mut self, uses: Uses) {
         self.uses = uses;
+    }
+
+    /// What is known of the ways to tunnelled backends; in force after the next [`Engine::follow`].
+    pub(super) fn paths(&mut self) -> &mut PathMtus {
+        &mut self.paths
     }
 
     /// What backends get.

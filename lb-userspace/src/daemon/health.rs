@@ -19,7 +19,7 @@ use crate::health::hook::Hook;
 use crate::health::job::Asked;
 use crate::health::lane::Command;
 use crate::health::member::{Override, State};
-use crate::health::passive::{Complaint, Complaints, Heed};
+use crate::health::passive::{Complaint, Complaints, Heed, What};
 use crate::health::probe::Failure;
 use crate::health::task::{Event, Last, Task, TaskId};
 use crate::health::view::ServiceHealth;
@@ -273,7 +273,7 @@ impl Health {
     }
 
     fn complaint(&mut self, complaint: Complaint) {
-        let Complaint { backend, code } = complaint;
+        let Complaint { backend, what: What::Unreachable(code) } = complaint else { return };
         let tasks = self.fleet.tasks_of(backend);
         tracing::debug!(%backend, code, "ICMP error about a tunnel packet");
         self.complained.insert(backend, (Instant::now(), code));

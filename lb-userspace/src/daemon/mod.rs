@@ -17,6 +17,7 @@ mod naming;
 mod once;
 mod overrides;
 mod own;
+mod paths;
 mod probing;
 mod report;
 mod run;

@@ -5,6 +5,7 @@ mod clients;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use lb_common::abi::BackendState;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +22,7 @@ use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announc
 use crate::dataplane::{Events, KernelPlane};
 use crate::health::fleet::Place;
 use crate::health::member::State;
+use crate::health::passive::{Complaint, What};
 use crate::health::words::Way;
 use crate::model::Model;
 use crate::netlink::{Resolutions, Snapshot, Watcher, links};
@@ -120,6 +122,13 @@ impl Daemon {
         match wake {
             Wake::Network => self.follow().await,
             Wake::Doubt(backends) => self.health.suspect(&backends),
+            Wake::Health(Signal::Complaint(Complaint { backend, what: What::TooBig(mtu) })) => {
+                // 0: from before RFC 1191.
+                if mtu > 0 && self.engine.paths().learn(backend, mtu, Instant::now()) {
+                    tracing::info!(%backend, mtu, "a smaller path MTU was learnt");
+                    self.follow().await;
+                }
+            }
             Wake::Health(signal) => {
                 self.health.absorb(signal, &self.ways);
                 self.decide().await;
@@ -328,6 +337,9 @@ impl Daemon {
         }
         if let Err(error) = self.engine.sweep() {
             tracing::error!(%error, "sweep");
+        }
+        if self.engine.paths().expire(Instant::now()) {
+            self.follow().await;
         }
     }
 

@@ -92,9 +92,8 @@ pub async fn collect(netlink: &Netlink, wanted: &Wanted) -> Result<Facts, Error>
     };
     if wanted.way.is_tunnel() {
         for interface in facts.ways_out(wanted.has_v4(), wanted.has_v6()) {
-            if let Some(mss) = clamped(&interface)? {
-                facts.clamped.insert(interface, mss);
-            }
+            let found = clamped(&interface)?;
+            facts.clamped.insert(interface, found);
         }
     }
     Ok(facts)

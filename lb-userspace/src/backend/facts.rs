@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::wanted::Port;
-use crate::dataplane::{Mss, XdpFound};
+use crate::dataplane::{Clamped, XdpFound};
 use crate::model::Prefix;
 use crate::netlink::Usable;
 
@@ -101,8 +101,8 @@ pub struct Facts {
     pub answers_v4: BTreeSet<String>,
     /// Interfaces of the default routes of IPv6.
     pub answers_v6: BTreeSet<String>,
-    /// The largest MSS by interfaces that answers leave through, where there is one.
-    pub clamped: BTreeMap<String, Mss>,
+    /// What is done about the MSS, by interfaces that answers leave through.
+    pub clamped: BTreeMap<String, Clamped>,
     /// What servers listen on.
     pub listeners: BTreeSet<Listener>,
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use super::facts::{Facts, Settings};
 use super::room::Room;
 use super::wanted::{MssWish, Wanted};
-use crate::dataplane::{DecapFound, XdpFound};
+use crate::dataplane::{Clamped, DecapFound, XdpFound};
 use crate::model::Prefix;
 
 /// A setting below `/proc/sys`.
@@ -151,9 +151,11 @@ pub fn unclamped(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
         MssWish::To(value) => (value, value),
         MssWish::Fit => (fits.v4, fits.v6),
     };
-    let small = |name: &String| {
-        let found = facts.clamped.get(name);
-        found.is_some_and(|mss| (!wanted.has_v4() || mss.v4 <= v4) && (!wanted.has_v6() || mss.v6 <= v6))
+    let small = |name: &String| match facts.clamped.get(name) {
+        Some(Clamped::To(mss)) => (!wanted.has_v4() || mss.v4 <= v4) && (!wanted.has_v6() || mss.v6 <= v6),
+        // `lb decap` has said so if it could not.
+        Some(Clamped::Unseen) => true,
+        Some(Clamped::Open) | None => false,
     };
     let ways = facts.ways_out(wanted.has_v4(), wanted.has_v6());
     ways.into_iter().filter(|name| name != "lo" && !small(name)).collect()

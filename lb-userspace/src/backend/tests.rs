@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::dataplane::{DecapFound, Mss, XdpFound};
+use crate::dataplane::{Clamped, DecapFound, Mss, XdpFound};
 use crate::model::Prefix;
 
 fn prefix(text: &str, length: u8) -> Prefix {
@@ -84,10 +84,12 @@ fn a_decapsulator_must_take_all_and_clamp_everywhere() {
     let decaps = |facts: &Facts| needed(&wanted, facts).iter().any(|step| step.contains("decap"));
     assert!(decaps(&facts));
     for name in ["eth0.7", "eth1"] {
-        facts.clamped.insert(name.into(), Mss { v4: 1440, v6: 1420 });
+        facts.clamped.insert(name.into(), Clamped::To(Mss { v4: 1440, v6: 1420 }));
     }
     assert!(!decaps(&facts));
-    facts.clamped.insert("eth1".into(), Mss { v4: 1441, v6: 1420 });
+    facts.clamped.insert("eth1".into(), Clamped::Unseen);
+    assert!(!decaps(&facts), "an old kernel does not say");
+    facts.clamped.insert("eth1".into(), Clamped::To(Mss { v4: 1441, v6: 1420 }));
     assert!(decaps(&facts), "20 bytes of 1500 are the tunnel's, 40 the inner headers'");
 }
 

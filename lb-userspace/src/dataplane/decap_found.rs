@@ -53,22 +53,32 @@ pub fn xdp_program(program_id: u32) -> Result<Option<XdpFound>, Error> {
     Ok(Some(XdpFound::Decap(DecapFound { program_id, vips, sources })))
 }
 
-/// The largest MSS that leaves through an interface, where a decapsulator's program sees to that by a TCX link. A
-/// kernel without those links is not asked: there it is a filter, and the answer is `None`.
-pub fn clamped(interface: &str) -> Result<Option<Mss>, Error> {
+/// What is done about the MSS of SYN segments that leave through an interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Clamped {
+    /// A decapsulator's program lowers it to this.
+    To(Mss),
+    /// No program of a decapsulator is there.
+    Open,
+    /// A kernel without TCX links (before 6.6) does not say: there it is a filter.
+    Unseen,
+}
+
+/// Looks for a decapsulator's program for what leaves.
+pub fn clamped(interface: &str) -> Result<Clamped, Error> {
     let Ok((_, programs)) = SchedClassifier::query_tcx(interface, TcAttachType::Egress) else {
-        return Ok(None);
+        return Ok(Clamped::Unseen);
     };
     let ours = programs.iter().find(|info| info.name_as_str() == Some(CLAMP_PROGRAM));
     let Some(map) = ours.map(|info| map(info, CLAMP_MSS)).transpose()?.flatten() else {
-        return Ok(None);
+        return Ok(Clamped::Open);
     };
     let largest: Array<_, u32> = Array::try_from(Map::Array(map)).map_err(Error::map(CLAMP_MSS))?;
     let of = |index| {
         let value = largest.get(&index, 0).map_err(Error::map(CLAMP_MSS))?;
         Ok(u16::try_from(value).unwrap_or(u16::MAX))
     };
-    Ok(Some(Mss { v4: of(0)?, v6: of(1)? }))
+    Ok(Clamped::To(Mss { v4: of(0)?, v6: of(1)? }))
 }
 
 /// A program's map of this name.

@@ -30,7 +30,7 @@ pub use bpffs::{Lock, Pins};
 pub use capacity::{Memory, PORTS as PORT_CAPACITY, memory, possible_cpus};
 pub use counters::{Counters, ServiceDrops};
 pub use decap::{ClampCounters, Decap, DecapCounters, DecapLists, DecapReader, Mss};
-pub use decap_found::{DecapFound, XdpFound, clamped, xdp_program};
+pub use decap_found::{Clamped, DecapFound, XdpFound, clamped, xdp_program};
 pub use error::Error;
 pub use events::Events;
 pub use foreign::{Foreign, foreign};

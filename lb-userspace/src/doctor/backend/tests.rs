@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::backend::{Held, Listener, MssWish, Port, SegmentLink, Transport, Way};
-use crate::dataplane::{DecapFound, Mss, XdpFound};
+use crate::dataplane::{Clamped, DecapFound, Mss, XdpFound};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -66,7 +66,7 @@ fn right() -> Facts {
         settings: Settings(settings.map(|(path, value)| (path.to_owned(), value)).into()),
         answers_v4: BTreeSet::from(["eth0".into()]),
         answers_v6: BTreeSet::from(["eth0".into()]),
-        clamped: BTreeMap::from([("eth0".into(), Mss { v4: 1428, v6: 1408 })]),
+        clamped: BTreeMap::from([("eth0".into(), Clamped::To(Mss { v4: 1428, v6: 1408 }))]),
         listeners: BTreeSet::from([Listener {
             port: Port { transport: Transport::Tcp, number: 80 },
             address: ip("::"),
@@ -119,7 +119,7 @@ fn each_fault_has_its_finding() {
         (
             "LB265",
             Severity::Warning,
-            changed(|f| f.clamped.extend([("eth0".into(), Mss { v4: 1460, v6: 1440 })])),
+            changed(|f| f.clamped.extend([("eth0".into(), Clamped::To(Mss { v4: 1460, v6: 1440 }))])),
         ),
     ];
     for (code, severity, facts) in cases {
@@ -181,7 +181,7 @@ fn what_every_host_may_send_must_fit() {
     let facts = |mtu| {
         changed(|facts| {
             facts.link.mtu = mtu;
-            facts.clamped.insert("eth0".into(), Mss { v4: 500, v6: 500 });
+            facts.clamped.insert("eth0".into(), Clamped::To(Mss { v4: 500, v6: 500 }));
         })
     };
     // 1280 bytes of IPv6, and 20 or 32 of the tunnel.

@@ -3,7 +3,7 @@
 use crate::backend::{
     Act, DecapCommand, Facts, MssWish, Room, Wanted, missing, plan, short, sizes, unclamped,
 };
-use crate::dataplane::{DecapFound, XdpFound};
+use crate::dataplane::{Clamped, DecapFound, XdpFound};
 use crate::doctor::finding::{Finding, Severity};
 use crate::model::Prefix;
 
@@ -82,6 +82,10 @@ fn mss(wanted: &Wanted, facts: &Facts) -> Finding {
     let open: Vec<String> = unclamped(wanted, facts).into_iter().collect();
     if wanted.mss == MssWish::Leave {
         return Finding::ok("LB265", &facts.link.name, "the MSS is left alone, as wanted");
+    }
+    if open.is_empty() && facts.clamped.values().any(|found| *found == Clamped::Unseen) {
+        let what = "this kernel does not say whether the MSS is lowered (`tc filter show dev … egress` does)";
+        return Finding::ok("LB265", &facts.link.name, what);
     }
     if open.is_empty() {
         return Finding::ok("LB265", &facts.link.name, "clients are told an MSS that fits the tunnel");

@@ -22,11 +22,10 @@ const SHORT_QUOTE_V6: usize = 48;
 /// Turns a packet that is too big for the way to its backend into the message that tells its sender.
 #[inline(never)]
 pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Result<(), Reason> {
-    let ip = &work.packet.ip;
-    let key = BucketKey { kind: BucketKind::TooBig as u32, address: ip.source, ..BucketKey::default() };
-    if !take(tables, &key, RATE, tables.now_ns()) {
+    if !may_tell(tables, work) {
         return Err(Reason::TooBig);
     }
+    let ip = &work.packet.ip;
     let mtu = tables.backend(work.order.backend).ok_or(Reason::NoBackend)?.fits();
     let made = match ip.is_v6 {
         true if ip.total_len as usize >= QUOTE_V6 => v6::<_, QUOTE_V6>(frame, ip, mtu, long_v6),
@@ -35,6 +34,14 @@ pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work
         false => v4::<_, SHORT_QUOTE_V4>(frame, ip, mtu, |frame, at| frame.sum::<SHORT_QUOTE_V4>(at)),
     };
     made.and_then(|()| back(frame, work)).ok_or(Reason::TooBig)
+}
+
+/// Whether the sender is due a message. On a stack of its own, which is gone when the message is made.
+#[inline(never)]
+fn may_tell<T: Tables>(tables: &T, work: &Work) -> bool {
+    let address = work.packet.ip.source;
+    let key = BucketKey { kind: BucketKind::TooBig as u32, address, ..BucketKey::default() };
+    take(tables, &key, RATE, tables.now_ns())
 }
 
 /// A sum helper takes 512 bytes at a time.

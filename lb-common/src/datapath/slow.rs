@@ -201,7 +201,12 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Result<V
 /// Tells the sender of what does not fit.
 #[inline(always)]
 fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> VerdictKind {
-    match too_big::answer(frame, tables, work) {
+    // One after the other: each needs much of the stack.
+    let told = match too_big::is_due(tables, work) {
+        true => too_big::answer(frame, tables, work),
+        false => Err(Reason::TooBig),
+    };
+    match told {
         Ok(()) => settle(tables, Reason::TooBigAnswered),
         Err(reason) => refused(tables, work.order.service, reason),
     }

@@ -22,9 +22,6 @@ const SHORT_QUOTE_V6: usize = 48;
 /// Turns a packet that is too big for the way to its backend into the message that tells its sender.
 #[inline(never)]
 pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work) -> Result<(), Reason> {
-    if !may_tell(tables, work) {
-        return Err(Reason::TooBig);
-    }
     let ip = &work.packet.ip;
     let mtu = tables.backend(work.order.backend).ok_or(Reason::NoBackend)?.fits();
     let made = match ip.is_v6 {
@@ -36,9 +33,9 @@ pub(super) fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T, work: &Work
     made.and_then(|()| back(frame, work)).ok_or(Reason::TooBig)
 }
 
-/// Whether the sender is due a message. On a stack of its own, which is gone when the message is made.
+/// Whether the sender is due a message.
 #[inline(never)]
-fn may_tell<T: Tables>(tables: &T, work: &Work) -> bool {
+pub(super) fn is_due<T: Tables>(tables: &T, work: &Work) -> bool {
     let address = work.packet.ip.source;
     let key = BucketKey { kind: BucketKind::TooBig as u32, address, ..BucketKey::default() };
     take(tables, &key, RATE, tables.now_ns())

@@ -185,6 +185,10 @@ fn a_tunnel_that_clients_packets_do_not_fit() -> anyhow::Result<()> {
         "MTU 1500 less 20 bytes of headers leaves client packets of 1480 bytes; up to 1500 may come",
     )?;
     ensure!(said.to_string().contains("MTU of 1520 or more"), "{said:#}");
+    // A config that names the MTU shows it beforehand.
+    let yaml = fs::read_to_string(path)?.replace("{name: eth0, mode: auto}", "{name: eth0, mtu: 1500}");
+    let named = rig.write_text(&yaml)?;
+    rig.lb(["validate", named.to_str().context("UTF-8")?])?.expect(0)?.says(&["LB233", "1480 bytes"])?;
     ip(&rig, "link set eth0 mtu 1600")?;
     expect_gone(&doctor(&rig, &["--config", path])?, "LB233")
 }

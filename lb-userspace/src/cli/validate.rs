@@ -10,6 +10,7 @@ use super::output::{self, mib};
 use crate::config::{self, Loaded};
 use crate::daemon::{self, Machine, size};
 use crate::dataplane::memory;
+use crate::doctor::foreseen;
 use crate::health::fleet::Uses;
 use crate::model::Model;
 use crate::netlink::{Resolutions, Snapshot};
@@ -21,6 +22,9 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
     plannable(&loaded.model)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
+    }
+    for finding in foreseen(&loaded.model) {
+        eprintln!("{finding}");
     }
     if args.effective {
         output::text(&loaded.effective())?;
@@ -51,7 +55,7 @@ fn summary(output: Output, loaded: &Loaded) -> Result<(), Failure> {
     let slots: u64 = super::ring::sizes(model).map(u64::from).sum();
     let value = json!({
         "valid": true,
-        "warnings": loaded.warnings.len(),
+        "warnings": loaded.warnings.len() + foreseen(model).len(),
         "services": model.services.len(),
         "service_backends": pairs,
         "ring_slots": slots,

@@ -18,3 +18,4 @@ pub use finding::{Finding, Report, Severity};
 pub use node::Question;
 pub use remedy::{Diagnosis, Remedy, RemedyError};
 pub use root::Root;
+pub use way::foreseen;

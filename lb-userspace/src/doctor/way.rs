@@ -6,10 +6,12 @@ use std::net::IpAddr;
 
 use super::{Diagnosis, Finding, Severity};
 use crate::model::{Backend, Model};
-use crate::netlink::{Link, NextHop, Resolution, Resolutions, Snapshot};
+use crate::netlink::{NextHop, Resolution, Resolutions, Snapshot};
 
 /// Largest packet that clients across the internet send, in bytes.
 const COMMON_MTU: u32 = 1500;
+/// Interfaces with this MTU, in bytes, are meant for jumbo frames.
+const JUMBO: u32 = 4000;
 /// Names in a line, at most.
 const NAMED: usize = 4;
 /// Headers of TCP over IPv4, in bytes.
@@ -127,17 +129,36 @@ impl<'a> Ways<'a> {
             let overhead = backend.forwarding.overhead(backend.address);
             let method = backend.forwarding.name();
             let way = Tightness { ifindex: hop.ifindex, mtu: hop.mtu, overhead, method };
-            if way.fits() < arriving {
+            if way.is_told(arriving) {
                 groups.entry(way).or_default().insert(backend.address);
             }
         }
         if groups.is_empty() && self.resolved().next().is_some() {
-            let what = format!("packets of {arriving} bytes, the MTU here, fit all ways");
+            let what = format!("packets of {} bytes fit all ways", arriving.min(COMMON_MTU));
             return vec![Finding::ok("LB233", "mtu", what).into()];
         }
-        let link = |way: &Tightness| self.links.by_index(way.ifindex);
-        groups.iter().map(|(way, group)| way.finding(link(way), arriving, group)).collect()
+        let name = |way: &Tightness| self.links.by_index(way.ifindex).map_or("?", |link| &link.name);
+        groups.iter().map(|(way, group)| way.finding(name(way), arriving, group).into()).collect()
     }
+}
+
+/// What a config alone shows of packets that do not fit: where it names the MTU of all its interfaces, the best that a
+/// tunnel can have.
+pub fn foreseen(model: &Model) -> Vec<Finding> {
+    let mtus: Option<Vec<u32>> = model.interfaces.iter().map(|interface| interface.settings.mtu).collect();
+    let best = model.interfaces.iter().max_by_key(|interface| interface.settings.mtu);
+    let (Some(mtu), Some(best)) = (mtus.and_then(|mtus| mtus.into_iter().max()), best) else {
+        return Vec::new();
+    };
+    let mut groups: BTreeMap<Tightness, Group> = BTreeMap::new();
+    for backend in model.services.iter().flat_map(|service| &service.backends) {
+        let overhead = backend.forwarding.overhead(backend.address);
+        let way = Tightness { ifindex: 0, mtu, overhead, method: backend.forwarding.name() };
+        if overhead > 0 && way.is_told(mtu) {
+            groups.entry(way).or_default().insert(backend.address);
+        }
+    }
+    groups.iter().map(|(way, group)| way.finding(&best.name, mtu, group)).collect()
 }
 
 /// A way that is narrower than the one that packets come by.
@@ -155,9 +176,15 @@ impl Tightness {
         self.mtu.saturating_sub(self.overhead)
     }
 
-    fn finding(&self, link: Option<&Link>, arriving: u32, group: &Group) -> Diagnosis {
+    /// Whether it is worth a word where packets of `arriving` bytes may come.
+    fn is_told(&self, arriving: u32) -> bool {
+        let fits = self.fits();
+        fits < arriving.min(COMMON_MTU) || (fits < arriving && arriving >= JUMBO)
+    }
+
+    fn finding(&self, name: &str, arriving: u32, group: &Group) -> Finding {
         let Self { mtu, overhead, method, .. } = self;
-        let (name, fits) = (link.map_or("?", |link| &link.name), self.fits());
+        let fits = self.fits();
         let wanted = arriving.min(COMMON_MTU);
         let severity = if fits < wanted { Severity::Warning } else { Severity::Notice };
         let largest = if fits < wanted { wanted } else { arriving };
@@ -179,7 +206,6 @@ impl Tightness {
                 "an MTU of {} or more on the whole way to the backends (jumbo: 9000); or {clamp}; or clients with an MTU of {fits}",
                 largest + overhead
             ))
-            .into()
     }
 }
 

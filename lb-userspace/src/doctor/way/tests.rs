@@ -124,3 +124,21 @@ fn jumbo_clients_are_a_matter_of_taste() {
     assert_eq!((finding.code, finding.severity), ("LB233", Severity::Notice));
     assert!(finding.what.contains("packets of 8980 bytes; up to 9000"), "{}", finding.what);
 }
+
+/// An MTU that was raised to make room for tunnels is no jumbo MTU.
+#[test]
+fn room_that_was_made_is_enough() {
+    assert_eq!(found("gue", 1600, &[("192.0.2.21", by(1, 1600))]), []);
+}
+
+/// A config that names its interfaces' MTU shows it before anything is deployed.
+#[test]
+fn a_config_shows_it_beforehand() {
+    let mut model = model("ipip", &["192.0.2.21", "192.0.2.22"]);
+    assert_eq!(foreseen(&model), [], "the MTU is not known");
+    model.interfaces[0].settings.mtu = Some(1500);
+    let finding = only(foreseen(&model));
+    assert!(finding.what.contains("by eth1: MTU 1500 less 20 bytes"), "{}", finding.what);
+    model.interfaces[0].settings.mtu = Some(1520);
+    assert_eq!(foreseen(&model), []);
+}

@@ -10,6 +10,7 @@ use aya_ebpf::{
     },
     programs::XdpContext,
 };
+use lb_common::abi::SAMPLE_BYTES;
 use lb_common::datapath::Frame;
 use lb_common::wire::checksum;
 
@@ -21,13 +22,22 @@ pub struct XdpFrame {
     context: XdpContext,
 }
 
-/// A number that the compiler knows nothing about: it would otherwise compare one sum and use an equal one, of which the
-/// verifier does not know that it was compared. An instruction, because LLVM gives an empty one a line of its own in the
-/// debug information, and the kernel refuses two lines at one place.
+/// A number of which the verifier sees where it is used that it is at most `MAX`, all ones in binary. To the compiler
+/// this is any number: it would otherwise compare one copy and use another, and Linux 6.1 does not see that they are
+/// related. An instruction, because LLVM gives an empty one a line of its own in the debug information, and the kernel
+/// refuses two lines at one place.
 #[inline(always)]
-fn opaque(mut number: usize) -> usize {
-    // SAFETY: it leaves its register as it is.
-    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+fn bounded<const MAX: usize>(mut number: usize) -> usize {
+    const { assert!((MAX + 1).is_power_of_two()) }
+    // SAFETY: it changes nothing but its register.
+    unsafe {
+        asm!(
+            "{number} &= {max}",
+            number = inout(reg) number,
+            max = const MAX,
+            options(pure, nomem, nostack, preserves_flags)
+        )
+    };
     number
 }
 
@@ -58,7 +68,7 @@ impl XdpFrame {
             return None;
         }
         let (start, end) = self.bounds();
-        let at = opaque(start + offset);
+        let at = start + bounded::<MAX_OFFSET>(offset);
         (at + N <= end).then_some(at as *mut [u8; N])
     }
 
@@ -71,12 +81,13 @@ impl XdpFrame {
 
     /// Copies the beginning of the frame; how many bytes.
     #[inline(always)]
-    pub fn copy_to<const N: usize>(&self, to: &mut [u8; N]) -> u32 {
-        let len = self.whole_len().min(N) as u32;
-        if len == 0 {
+    pub fn copy_to(&self, to: &mut [u8; SAMPLE_BYTES]) -> u32 {
+        let Some(last) = self.whole_len().min(SAMPLE_BYTES).checked_sub(1) else {
             return 0;
-        }
-        // SAFETY: the buffer has N bytes, and `len` is at most that.
+        };
+        // Linux 6.1 wants to see that it is not zero.
+        let len = bounded::<{ SAMPLE_BYTES - 1 }>(last) as u32 + 1;
+        // SAFETY: the buffer has SAMPLE_BYTES bytes, and `len` is at most that.
         let refused =
             unsafe { bpf_xdp_load_bytes(self.context.as_ptr().cast(), 0, to.as_mut_ptr().cast(), len) };
         if refused == 0 { len } else { 0 }

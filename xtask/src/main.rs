@@ -9,6 +9,7 @@ mod summary;
 mod tests_run;
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::env;
@@ -47,6 +48,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Build(profile) => build(&workspace, &profile)?,
         Task::Demo => demo(&workspace)?,
         Task::Test { filters } => tests_run::test(&workspace, &filters)?,
+        Task::Vm(job) => vm::command(&workspace, &job)?,
+        Task::VmTest(selection) => vm::test(&workspace, &selection)?,
         Task::Fmt(formatting) => {
             setup::for_formatting(&workspace)?;
             match formatting {

@@ -26,13 +26,16 @@ pub(super) fn link<F: Frame>(frame: &mut F, ip: &Ip, tag: Tag, more: usize) -> R
             // Two tags, or one and the beginning of the packet that is then written over.
             let tags: [u8; 8] = frame.read(ethernet::LEN - 2).ok_or(Reason::Malformed)?;
             grow(frame, more as i32)?;
+            // Where it ends is said in constants: Linux 6.1 forgets the bounds of a number that it once had on the
+            // stack.
             if ip.start == DOUBLY_TAGGED {
                 frame.write(ethernet::LEN - 2, tags).ok_or(Reason::Malformed)?;
+                Ok(DOUBLY_TAGGED)
             } else {
                 let [a, b, c, d, ..] = tags;
                 frame.write(ethernet::LEN - 2, [a, b, c, d]).ok_or(Reason::Malformed)?;
+                Ok(ethernet::LEN + ethernet::TAG_LEN)
             }
-            Ok(ip.start)
         }
         Tag::Vlan(id) => {
             let end = ethernet::LEN + ethernet::TAG_LEN;

@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::{confirm, output};
 use crate::daemon::{self, Applied, Candidate, Reply, Request};
 use crate::dataplane::attached;
-use crate::model::{AttachMode, Interface};
+use crate::model::Interface;
 
 /// A runtime on this thread: tasks stay in the network namespace that was entered.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
@@ -38,8 +38,7 @@ pub(super) fn attach(context: &Context, args: &AttachArgs) -> Result<ExitCode, F
     // Where nothing forwards yet there is nothing for the guard rails to protect.
     let candidate = Candidate::read(&args.config, !instance.pins.is_live())?;
     let listed = candidate.loaded.model.interfaces.iter().find(|listed| listed.name == args.interface);
-    let mode = listed.map_or(AttachMode::default(), |listed| listed.mode);
-    let wanted = [Interface { name: args.interface.clone(), mode }];
+    let wanted = [listed.cloned().unwrap_or_else(|| Interface::named(&args.interface))];
     if let Some(patience) = args.confirm {
         confirm::arm(context, &instance, &args.interface, patience)?;
     }

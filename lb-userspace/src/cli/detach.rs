@@ -41,6 +41,8 @@ pub(super) fn detach_from(
         Ok(_) => {}
         Err(Error::NotLoaded { .. }) => {
             instance.pins.discard();
+            // An attach that was killed may have left them.
+            daemon::restore_settings(&instance.nic, interface);
             instance.forget();
             return Ok("nothing was attached");
         }
@@ -52,6 +54,8 @@ pub(super) fn detach_from(
     for ifindex in indices {
         last = detach_link(&instance.pins, ifindex)?;
     }
+    // Some drivers keep their queues as they are while a program is attached.
+    daemon::restore_settings(&instance.nic, interface);
     drop(lock);
     if last {
         // A daemon that was killed may have left it.

@@ -14,6 +14,7 @@ mod detach;
 mod doctor;
 mod error;
 mod explain;
+mod interfaces;
 mod order;
 mod output;
 mod packet_args;

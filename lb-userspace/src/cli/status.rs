@@ -8,6 +8,7 @@ use serde_json::json;
 use super::args::{Context, Output};
 use super::backends;
 use super::error::Failure;
+use super::interfaces;
 use super::output::{self, Table, mib, short};
 use super::view::{ServiceView, View, possible_cpus};
 use crate::daemon::Saved;
@@ -42,6 +43,7 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
         "services": view.services,
         "recorded_flows": view.flows,
         "memory_bytes": memory,
+        "cpu_packets": view.counters.cpus,
     });
     output::print(output, &value, || status_text(&view, health, &problems, memory))?;
     Ok(ExitCode::from(code))
@@ -56,6 +58,8 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
     for place in view.attachments.iter().filter(|place| place.mode.is_none()) {
         problems.push(format!("{}: the program does not run there any more", place.interface));
     }
+    let drifted = view.attachments.iter().flat_map(interfaces::drifted);
+    problems.extend(drifted);
     for service in &view.services {
         problems.extend(service.alarm.iter().map(|alarm| format!("{}: {alarm}", service.name)));
         for backend in service.backends.iter().filter(|b| b.weight > 0 && !b.is_fine()) {
@@ -100,6 +104,7 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
             "ATTACH  {} {mode} link {} prog {}  {daemon}\n",
             place.interface, place.link, place.program
         );
+        text += &interfaces::text(place);
     }
     for service in &view.services {
         text += &format!(
@@ -117,6 +122,7 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
     let slots: usize = view.services.iter().map(|service| service.ring_size as usize).sum();
     let unsettled: usize = view.services.iter().map(|service| service.unsettled_slots).sum();
     let share = unsettled as f64 * 100.0 / slots.max(1) as f64;
+    text += &interfaces::cpus(&view.counters.cpus);
     text + &format!("SLOTS  {share:.1}% unsettled   FLOWS  {} recorded   MAPS  {}\n", view.flows, mib(memory))
 }
 

@@ -12,11 +12,12 @@ use serde::Serialize;
 use super::args::Context;
 use super::error::Failure;
 use crate::config;
-use crate::daemon::{self, InForce, Request, Saved};
+use crate::daemon::{self, InForce, Request, Saved, SettingState, setting_states};
 use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, Mode, attached};
 use crate::health::view::{BackendHealth, ServiceHealth};
 use crate::model::{Backend, Model, Service};
 use crate::netlink::{Link, Snapshot, links};
+use crate::nic::{QueuePackets, queue_packets};
 use crate::reconcile::{Observed, TrieKey, wide};
 
 /// Everything there is to show.
@@ -38,6 +39,10 @@ pub(super) struct Place {
     pub(super) mode: Option<String>,
     pub(super) link: u32,
     pub(super) program: u32,
+    /// Its settings that the config names, or did.
+    pub(super) settings: Vec<SettingState>,
+    /// Packets of its queues, as far as the driver tells.
+    pub(super) queues: BTreeMap<u32, QueuePackets>,
 }
 
 /// A service.
@@ -147,7 +152,12 @@ impl View {
         let services = model
             .map_or_else(Vec::new, |model| services(&model, &observed, &counters, &known, &saved.overrides));
         let links = super::attach::runtime()?.block_on(links()).map_err(Failure::failed)?;
-        let attachments = attached(&instance.pins).iter().map(|found| place(found, &links)).collect();
+        let mut settings: BTreeMap<String, _> = setting_states(&instance.nic).into_iter().collect();
+        let mut place = |found| {
+            let place = place(found, &links);
+            Place { settings: settings.remove(&place.interface).unwrap_or_default(), ..place }
+        };
+        let attachments = attached(&instance.pins).iter().map(&mut place).collect();
         Ok(Self {
             saved,
             attachments,
@@ -163,8 +173,11 @@ impl View {
 fn place(found: &Attachment, links: &Snapshot) -> Place {
     let ours = |link: &&Link| link.xdp.as_ref().is_some_and(|xdp| xdp.program_id == found.program_id);
     let xdp = links.by_index(found.ifindex).filter(ours).and_then(|link| link.xdp.as_ref());
+    let interface = interface_name(found.ifindex);
     Place {
-        interface: interface_name(found.ifindex),
+        queues: queue_packets(&interface),
+        settings: Vec::new(),
+        interface,
         mode: xdp.map(|xdp| Mode::from(xdp.mode).to_string()),
         link: found.link_id,
         program: found.program_id,

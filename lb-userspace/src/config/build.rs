@@ -29,7 +29,8 @@ pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
 }
 
 fn make_interface(interface: &schema::Interface) -> Option<Interface> {
-    Some(Interface { name: interface.name.as_ref()?.value.clone(), mode: interface.mode })
+    let name = interface.name.as_ref()?.value.clone();
+    Some(Interface { name, mode: interface.mode, settings: interface.settings.clone() })
 }
 
 /// Every address that has a service, and those that are written. An address without an entry of its own is like the

@@ -79,6 +79,16 @@ pub mod code {
     pub const OVERLAP: &str = "LB134";
     /// Warning: backends without a server ID in a service that routes by them.
     pub const NO_SERVER_ID: &str = "LB135";
+    /// An interface's `rss` that is no spread.
+    pub const BAD_SPREAD: &str = "LB140";
+    /// An interface's `rss` names queues that `queues` does not make.
+    pub const NO_SUCH_QUEUE: &str = "LB141";
+    /// An interface's MTU is too small for IPv6, or for anything.
+    pub const SMALL_MTU: &str = "LB142";
+    /// Warning: `keep` without a setting that could be kept.
+    pub const NOTHING_TO_KEEP: &str = "LB143";
+    /// An empty mapping of sizes or times.
+    pub const NOTHING_SET: &str = "LB144";
 }
 
 /// Whether a finding refuses the config.

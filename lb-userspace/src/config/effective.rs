@@ -26,7 +26,8 @@ fn write(f: &mut String, model: &Model, files: &NamedFiles) -> fmt::Result {
             AttachMode::Native => "native",
             AttachMode::Generic => "generic",
         };
-        writeln!(f, "  - {{name: {}, mode: {mode}}}", text(&interface.name))
+        let settings = super::nic::effective(&interface.settings);
+        writeln!(f, "  - {{name: {}, mode: {mode}{settings}}}", text(&interface.name))
     })?;
     section(f, "vips", &model.vips, |f, vip| {
         write!(f, "  - {{address: {}", addresses(&vip.prefix()))?;

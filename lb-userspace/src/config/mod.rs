@@ -24,6 +24,7 @@ mod health_kind;
 mod health_value;
 mod layers;
 mod near;
+mod nic;
 mod node;
 mod policy;
 mod quic;

@@ -12,6 +12,7 @@ use super::diagnostic::{Findings, Report, code};
 use super::forwarding;
 use super::health::{self, Checks, Context};
 use super::health_value::PROBES;
+use super::nic;
 use super::node::{Kind, Node};
 use super::policy;
 use super::quic;
@@ -20,8 +21,8 @@ use super::traffic::Traffic;
 use super::value;
 use super::value_net as net;
 use crate::model::{
-    Advertise, AgentCheck, AttachMode, Check, Echo, FailurePolicy, Forwarding, HealthPolicy, OtherPorts,
-    Prefix, Quic,
+    Advertise, AgentCheck, AttachMode, Check, Echo, FailurePolicy, Forwarding, HealthPolicy,
+    InterfaceSettings, OtherPorts, Prefix, Quic,
 };
 
 static CONFIG: Shape = Shape {
@@ -39,8 +40,6 @@ static CONFIG: Shape = Shape {
     ],
     later: &["include"],
 };
-static INTERFACE: Shape =
-    Shape { what: "an interface", keys: &["name", "mode"], later: &["mtu", "queues", "rss", "vlan"] };
 static VIP: Shape =
     Shape { what: "a vip", keys: &["address", "advertise", "echo", "other_ports"], later: &[] };
 static SERVICE: Shape = Shape {
@@ -118,6 +117,7 @@ pub(super) struct Config {
 pub(super) struct Interface {
     pub(super) name: Option<At<String>>,
     pub(super) mode: AttachMode,
+    pub(super) settings: InterfaceSettings,
 }
 
 /// An entry of `vips`.
@@ -205,7 +205,7 @@ pub(super) fn decode(root: &Node, directory: &Path, files: &Files<'_>, out: &mut
     let cluster = fields.get("cluster").and_then(|node| Fields::open(node, &CLUSTER, out));
     let context = context(&fields, directory, out);
     Config {
-        interfaces: each(&fields, "interfaces", &INTERFACE, out, interface).unwrap_or_default(),
+        interfaces: each(&fields, "interfaces", &nic::INTERFACE, out, nic::interface).unwrap_or_default(),
         vips: each(&fields, "vips", &VIP, out, vip).unwrap_or_default(),
         services_span: fields.key_span("services"),
         services: each(&fields, "services", &SERVICE, out, |fields, out| {
@@ -240,13 +240,6 @@ fn each<'n, T>(
 ) -> Option<Vec<T>> {
     let items = fields.list(key, out)?;
     Some(items.iter().filter_map(|node| Some(read(&Fields::open(node, shape, out)?, out))).collect())
-}
-
-fn interface(fields: &Fields<'_>, out: &mut Findings<'_>) -> Interface {
-    Interface {
-        name: fields.required("name", &value::INTERFACE, out),
-        mode: plain(fields.optional("mode", &value::MODE, out)).unwrap_or_default(),
-    }
 }
 
 fn vip(fields: &Fields<'_>, out: &mut Findings<'_>) -> Vip {

@@ -15,7 +15,7 @@ use super::{Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
 use crate::health::fleet::{Place, Uses};
-use crate::model::{AttachMode, Interface, Limits, Model};
+use crate::model::{Interface, Limits, Model};
 use crate::netlink::{Link, Snapshot, groups, keep_groups};
 use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
 use known::known_uses;
@@ -130,7 +130,7 @@ impl Engine {
             |name: &&String| if_nametoindex(name.as_str()).is_ok_and(|index| carry.contains(&index));
         let saved = Saved { overrides: overrides::current(&saved.overrides, Saved::now()), ..saved };
         let uses = known_uses(&candidate.loaded.model, &plane.glance()?, &saved.overrides);
-        let named = |name: &String| Interface { name: name.clone(), mode: AttachMode::Auto };
+        let named = |name: &String| Interface::named(name);
         Ok(Self {
             instance: instance.clone(),
             plane,
@@ -351,6 +351,11 @@ impl Engine {
         // The kernel has taken an earlier gate out of the redirect map, also one of the same index.
         self.renew_port(&observed, gate.ifindex)?;
         Ok((self.plane.attach_gate(&gate.name, gate.ifindex, number)?, number))
+    }
+
+    /// The interfaces that are attached to.
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
     }
 
     /// The model in force.

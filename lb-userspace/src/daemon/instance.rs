@@ -21,6 +21,8 @@ pub struct Instance {
     pub socket: PathBuf,
     /// Present while an attach waits for `lb confirm`.
     pub pending: PathBuf,
+    /// What interfaces were like before they were set.
+    pub nic: PathBuf,
 }
 
 impl Instance {
@@ -37,6 +39,7 @@ impl Instance {
             state: file(memory, "json"),
             socket: file(run, "sock"),
             pending: file(run, "pending"),
+            nic: file(run, "nic.json"),
         })
     }
 
@@ -47,6 +50,7 @@ impl Instance {
             state: self.state.with_extension("check.json"),
             socket: self.socket.with_extension("check.sock"),
             pending: self.pending.with_extension("check.pending"),
+            nic: self.nic.with_extension("check.json"),
         }
     }
 

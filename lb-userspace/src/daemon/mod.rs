@@ -28,6 +28,7 @@ mod socket;
 mod stand_ins;
 mod targets;
 mod tell;
+mod tuning;
 mod work;
 
 pub use assemble::{Assembled, Finding, Machine, assemble, next_hops};
@@ -46,3 +47,4 @@ pub use simulation::{Engine as SimulationEngine, EngineChoice, Simulation, mac_o
 pub use sizing::size;
 pub use socket::{Reply, Request, events, is_running, request};
 pub use stand_ins::Known;
+pub use tuning::{PartState, SettingState, restore as restore_settings, states as setting_states};

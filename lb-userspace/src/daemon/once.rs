@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::engine::down;
 use super::overrides::{self, Order};
-use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, next_hops};
-use crate::dataplane::KernelPlane;
+use super::{
+    Applied, Candidate, Engine, Error, Finding, Instance, Machine, Saved, announce, is_running, next_hops,
+    tuning,
+};
+use crate::dataplane::{KernelPlane, attached};
 use crate::model::Interface;
 use crate::netlink::{Resolutions, Snapshot, links, resolve};
 
@@ -18,11 +21,48 @@ pub async fn attach_once(
     candidate: Candidate,
     wanted: &[Interface],
 ) -> Result<Applied, Error> {
+    // Before the network is looked at: a new MTU is to be seen.
+    let refused = tune(instance, wanted);
+    let mut applied = untune(instance, wanted, attach_tuned(instance, candidate, wanted).await)?;
+    applied.warnings.extend(refused);
+    Ok(applied)
+}
+
+async fn attach_tuned(
+    instance: &Instance,
+    candidate: Candidate,
+    wanted: &[Interface],
+) -> Result<Applied, Error> {
     let (links, resolutions) = look(&candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
     let (engine, applied) = Engine::start(instance, candidate, wanted, machine)?;
     announce::all(announce::places(&engine.assembled().advertised, &links)).await;
     Ok(applied)
+}
+
+/// Sets interfaces that are about to be attached to; what was refused. Where a daemon runs they are its own.
+pub(super) fn tune(instance: &Instance, interfaces: &[Interface]) -> Vec<Finding> {
+    if is_running(&instance.socket) {
+        return Vec::new();
+    }
+    tuning::apply(&instance.nic, interfaces, &indices(instance))
+}
+
+/// Undoes [`tune`] where the attach has come to nothing and nothing was attached before.
+pub(super) fn untune<T>(
+    instance: &Instance,
+    interfaces: &[Interface],
+    attached: Result<T, Error>,
+) -> Result<T, Error> {
+    if attached.is_err() && indices(instance).is_empty() && !is_running(&instance.socket) {
+        tuning::undo(&instance.nic, interfaces);
+    }
+    attached
+}
+
+/// The interfaces that have the program.
+fn indices(instance: &Instance) -> Vec<u32> {
+    attached(&instance.pins).into_iter().map(|found| found.ifindex).collect()
 }
 
 /// Brings a pinned data plane that no daemon follows to a config.
@@ -34,7 +74,11 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     if dry_run {
         return engine.preview(&candidate, machine);
     }
-    let applied = engine.apply(candidate, machine)?;
+    let mut applied = engine.apply(candidate, machine)?;
+    let listed = &engine.model().interfaces;
+    let ours = |interface: &&Interface| engine.interfaces().iter().any(|own| own.name == interface.name);
+    let interfaces: Vec<Interface> = listed.iter().filter(ours).cloned().collect();
+    applied.warnings.extend(tuning::apply(&instance.nic, &interfaces, &indices(instance)));
     announce::all(announce::places(&engine.assembled().advertised, &links)).await;
     Ok(applied)
 }

@@ -54,6 +54,7 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
             _ = look.tick() => {
                 daemon.flush_events();
                 daemon.retry().await;
+                daemon.watch_settings().await;
                 if options.watch && file.changed() {
                     daemon.reload(options);
                 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::health::fleet::Uses;
 use crate::health::member::Use;
-use crate::model::{AttachMode, Backend, Forwarding, Interface, Model, TunnelSource};
+use crate::model::{Backend, Forwarding, Interface, Model, TunnelSource};
 use crate::netlink::{InterfaceAddress, Link, NextHop, Resolution, Resolutions, Snapshot};
 use crate::simulate::language::Mac;
 
@@ -43,7 +43,7 @@ impl StandIns {
     pub(super) fn new(model: &Model, known: &Known) -> Self {
         let mut interfaces = model.interfaces.clone();
         if interfaces.is_empty() {
-            interfaces.push(Interface { name: INTERFACE.to_owned(), mode: AttachMode::default() });
+            interfaces.push(Interface::named(INTERFACE));
         }
         let backends: Vec<&Backend> = model.services.iter().flat_map(|service| &service.backends).collect();
         let mut names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();

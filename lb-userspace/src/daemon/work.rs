@@ -1,6 +1,7 @@
 //! What the daemon does about each thing that happens.
 
 mod clients;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,7 +19,8 @@ use super::overrides;
 use super::report::{reply, report, unreachable_backends};
 use super::run::Options;
 use super::targets::{Ways, ways};
-use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, gate, next_hops};
+use super::tuning::Tuner;
+use super::{Applied, Candidate, Engine, Error, Instance, Machine, Saved, announce, gate, next_hops, once};
 use crate::dataplane::{Events, KernelPlane};
 use crate::health::fleet::Place;
 use crate::health::member::State;
@@ -46,6 +48,7 @@ pub(super) struct Daemon {
     events: Vec<Events>,
     /// Service addresses that have been announced, and where.
     announced: Announced,
+    tuner: Tuner,
 }
 
 /// Something that has happened.
@@ -64,6 +67,18 @@ impl Daemon {
         if interfaces.is_empty() {
             return Err(Error::NoInterfaces);
         }
+        // Before the network is looked at: a new MTU is to be seen.
+        let refused = once::tune(instance, &interfaces);
+        let started = Self::start_tuned(instance, candidate, &interfaces).await;
+        refused.iter().for_each(|finding| tracing::warn!("{finding}"));
+        once::untune(instance, &interfaces, started)
+    }
+
+    async fn start_tuned(
+        instance: &Instance,
+        candidate: Candidate,
+        interfaces: &[Interface],
+    ) -> Result<Self, Error> {
         let mut watcher = Watcher::start(next_hops(&candidate.loaded.model)).await?;
         let doubts = watcher.doubts().unwrap_or_else(|| mpsc::unbounded_channel().1);
         settled(&watcher, &candidate).await;
@@ -71,12 +86,13 @@ impl Daemon {
         let (snapshot, seen) = (links.borrow().clone(), resolutions.borrow().clone());
         let known = known_states(instance);
         let machine = Machine { links: &snapshot, resolutions: &seen };
-        let (engine, applied) = Engine::start(instance, candidate, &interfaces, machine)?;
+        let (engine, applied) = Engine::start(instance, candidate, interfaces, machine)?;
         report(&applied);
         let mut health = Health::start(engine.model());
         health.set_overrides(overrides::by_place(engine.overrides()));
         health.set_model(engine.model(), |place| known.get(&place).copied().unwrap_or(State::Unknown));
         let (events, ways) = (engine.events(), ways(engine.model()));
+        let tuner = Tuner::new(&instance.nic, engine.attached());
         let (jobs, announced) = (Jobs::default(), Announced::new());
         let mut daemon = Self {
             engine,
@@ -91,6 +107,7 @@ impl Daemon {
             jobs,
             events,
             announced,
+            tuner,
         };
         daemon.announce(&snapshot);
         daemon.attend().await;
@@ -182,6 +199,7 @@ impl Daemon {
         self.watcher.set_targets(next_hops(self.engine.model()));
         let applied = applied?;
         self.announce(&links);
+        self.tune();
         self.health.set_model(self.engine.model(), |_| State::Unknown);
         self.ways = ways(self.engine.model());
         self.attend().await;
@@ -253,6 +271,7 @@ impl Daemon {
                 tracing::info!(?changes, "followed neighbours and interfaces");
                 self.events = self.engine.events();
                 self.announce(&present);
+                self.tune_new();
                 unreachable_backends(&resolutions);
             }
             Err(error) => {
@@ -309,12 +328,6 @@ impl Daemon {
         }
         if let Err(error) = self.note(Some(error.to_string())) {
             tracing::error!(%error, "state not saved");
-        }
-    }
-
-    fn warn_of_interfaces(&self, candidate: &Candidate) {
-        if candidate.loaded.model.interfaces != self.engine.model().interfaces {
-            tracing::warn!("interfaces changed in the config: they take effect when the daemon starts again");
         }
     }
 

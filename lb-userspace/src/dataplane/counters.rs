@@ -1,4 +1,4 @@
-//! Counters, summed over CPUs.
+//! Counters, summed over CPUs; and packets of each CPU, summed over everything else.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ pub struct Counters {
     pub drops: BTreeMap<u32, ServiceDrops>,
     /// Packets of no service, by reason.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// Packets that each CPU has worked on, by its number.
+    pub cpus: Vec<u64>,
 }
 
 impl Counters {
@@ -33,12 +35,15 @@ impl Counters {
                 bytes: sum.bytes + cpu.bytes,
                 flows: sum.flows + cpu.flows,
             });
+            counters.add_cpus(values.iter().map(|cpu| cpu.packets));
             counters.backends.insert(*id, sum);
         }
         for id in services {
             let mut drops = ServiceDrops::new();
             for reason in Reason::ALL {
-                let count = sum(&maps.service_drops, SERVICE_DROPS, id * REASON_SLOTS + *reason as u32)?;
+                let values = by_cpu(&maps.service_drops, SERVICE_DROPS, id * REASON_SLOTS + *reason as u32)?;
+                let count = values.iter().sum();
+                counters.add_cpus(values.into_iter());
                 if count > 0 {
                     drops.insert(reason.name(), count);
                 }
@@ -46,9 +51,20 @@ impl Counters {
             counters.drops.insert(*id, drops);
         }
         for reason in Reason::ALL {
-            counters.reasons.insert(reason.name(), sum(&maps.reasons, REASONS, *reason as u32)?);
+            let values = by_cpu(&maps.reasons, REASONS, *reason as u32)?;
+            counters.reasons.insert(reason.name(), values.iter().sum());
+            counters.add_cpus(values.into_iter());
         }
         Ok(counters)
+    }
+
+    fn add_cpus(&mut self, packets: impl Iterator<Item = u64>) {
+        for (cpu, packets) in packets.enumerate() {
+            match self.cpus.get_mut(cpu) {
+                Some(sum) => *sum += packets,
+                None => self.cpus.push(packets),
+            }
+        }
     }
 }
 
@@ -76,5 +92,13 @@ pub(super) fn sum<T: std::borrow::Borrow<aya::maps::MapData>>(
     name: &'static str,
     index: u32,
 ) -> Result<u64, Error> {
-    Ok(map.get(&index, 0).map_err(Error::map(name))?.iter().sum())
+    Ok(by_cpu(map, name, index)?.into_iter().sum())
+}
+
+fn by_cpu<T: std::borrow::Borrow<aya::maps::MapData>>(
+    map: &PerCpuArray<T, u64>,
+    name: &'static str,
+    index: u32,
+) -> Result<Vec<u64>, Error> {
+    Ok(map.get(&index, 0).map_err(Error::map(name))?.iter().copied().collect())
 }

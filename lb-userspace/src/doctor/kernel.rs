@@ -181,7 +181,7 @@ impl Kernel {
 }
 
 /// Major and minor number of a release such as `6.1.0-18-amd64`.
-fn number(release: &str) -> Option<(u32, u32)> {
+pub(super) fn number(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

@@ -12,6 +12,8 @@ const UNEVEN: f64 = 1.5;
 /// Times a second that a CPU may run out of its budget for packets.
 const SQUEEZED: f64 = 10.0;
 
+const CPUS: Share<'static> = Share { code: "LB220", place: "cpus", of_what: "", each: "CPU" };
+
 /// Counters at one moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reading {
@@ -71,9 +73,10 @@ pub fn findings(before: &Reading, after: &Reading, span: Duration) -> Vec<Diagno
     let mut found = Vec::new();
     let ours = rates(&after.ours, &before.ours);
     if ours.is_empty() {
-        found.push(balance("NET_RX softirqs", &rates(&after.softirqs, &before.softirqs)));
+        let of_what = "NET_RX softirqs";
+        found.push(balance(Share { of_what, ..CPUS }, &rates(&after.softirqs, &before.softirqs)));
     } else {
-        found.push(balance("lb's packets", &ours));
+        found.push(balance(Share { of_what: "lb's packets", ..CPUS }, &ours));
     }
     let of = |field: fn(&Stack) -> u64| {
         let all = |reading: &Reading| reading.stack.iter().map(field).collect::<Vec<_>>();
@@ -83,27 +86,39 @@ pub fn findings(before: &Reading, after: &Reading, span: Duration) -> Vec<Diagno
     found
 }
 
-fn balance(of_what: &str, rates: &[f64]) -> Diagnosis {
+/// Whose share of what is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share<'a> {
+    pub(super) code: &'static str,
+    pub(super) place: &'a str,
+    pub(super) of_what: &'a str,
+    /// Who has shares: `CPU`, `queue`.
+    pub(super) each: &'a str,
+}
+
+/// Whether rates (per second) spread evenly.
+pub(super) fn balance(share: Share<'_>, rates: &[f64]) -> Diagnosis {
+    let Share { code, place, of_what, each } = share;
     let sum: f64 = rates.iter().sum();
     let (busiest, most) = rates
         .iter()
         .enumerate()
-        .fold((0, 0.0), |max, (cpu, rate)| if *rate > max.1 { (cpu, *rate) } else { max });
+        .fold((0, 0.0), |max, (index, rate)| if *rate > max.1 { (index, *rate) } else { max });
     let mean = sum / rates.len().max(1) as f64;
     if rates.len() < 2 || sum < QUIET {
-        return Finding::ok("LB220", "cpus", format!("{of_what}: {sum:.0}/s, too few to judge their spread"))
-            .into();
+        let what = format!("{of_what}: {sum:.0}/s, too few to judge their spread");
+        return Finding::ok(code, place, what).into();
     }
     let used = rates.iter().filter(|rate| **rate > mean / 10.0).count();
     let what = format!(
-        "{of_what}: {sum:.0}/s on {used} of {} CPUs; CPU {busiest} has {:.0} %",
+        "{of_what}: {sum:.0}/s on {used} of {} {each}s; {each} {busiest} has {:.0} %",
         rates.len(),
         most / sum * 100.0
     );
     if most <= mean * UNEVEN {
-        return Finding::ok("LB220", "cpus", what).into();
+        return Finding::ok(code, place, what).into();
     }
-    Finding::new("LB220", Severity::Warning, "cpus", what)
+    Finding::new(code, Severity::Warning, place, what)
         .why("a CPU that is full drops packets while others idle")
         .fix("as many queues as CPUs, an interrupt on each (`queues: auto`), hashing over ports; few flows cannot spread")
         .into()

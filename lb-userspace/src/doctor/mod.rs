@@ -7,6 +7,7 @@ mod interface;
 mod kernel;
 mod load;
 mod node;
+mod queues;
 mod remedy;
 mod root;
 mod stack;

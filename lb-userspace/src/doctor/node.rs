@@ -10,12 +10,14 @@ use tokio::time::{Instant, sleep};
 use super::interface::{Interface, Occupant};
 use super::kernel::Kernel;
 use super::load::{self, Reading};
+use super::queues::Nic;
 use super::stack::NetStack;
 use super::way::Ways;
 use super::{Diagnosis, Finding, Root, Severity};
 use crate::dataplane::{Attachment, KernelPlane, Pins, attached, foreign};
-use crate::model::Model;
+use crate::model::{AttachMode, Model};
 use crate::netlink::{self, Link, Netlink, Resolutions, Snapshot, Statistics, Target, resolve};
+use crate::nic::{self, Context, QueuePackets, Topology};
 
 /// How long next hops are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,6 +46,8 @@ struct Moment {
     at: Instant,
     interfaces: BTreeMap<u32, Statistics>,
     cpus: Reading,
+    /// Packets by queue, of each interface that is looked at.
+    queues: BTreeMap<String, BTreeMap<u32, QueuePackets>>,
 }
 
 impl Question<'_> {
@@ -53,7 +57,8 @@ impl Question<'_> {
         let netlink = Netlink::open()?;
         let links = netlink.links().await?;
         let attachments = self.pins.map(attached).unwrap_or_default();
-        let before = self.moment(&netlink).await?;
+        let names = self.names(&links, &attachments);
+        let before = self.moment(&netlink, &names).await?;
         let resolve = async {
             if self.targets.is_empty() {
                 Ok(Resolutions::new())
@@ -63,14 +68,15 @@ impl Question<'_> {
         };
         let (resolutions, ()) = tokio::join!(resolve, sleep(self.span));
         let resolutions = resolutions?;
-        let after = self.moment(&netlink).await?;
+        let after = self.moment(&netlink, &names).await?;
 
-        let names = self.names(&links, &attachments);
         for name in &names {
-            found.extend(match links.by_name(name) {
-                Some(link) => self.interface(link, &links, &attachments, &before, &after).findings(),
-                None => vec![absent(name, &links)],
-            });
+            let Some(link) = links.by_name(name) else {
+                found.push(absent(name, &links));
+                continue;
+            };
+            found.extend(self.interface(link, &links, &attachments, &before, &after).findings());
+            found.extend(self.nic(name, &before, &after).findings());
         }
         found.extend(load::findings(&before.cpus, &after.cpus, after.at - before.at));
         let index = |name: &String| links.by_name(name).map(|link| link.ifindex);
@@ -88,11 +94,12 @@ impl Question<'_> {
         Ok(found)
     }
 
-    async fn moment(&self, netlink: &Netlink) -> Result<Moment, netlink::Error> {
+    async fn moment(&self, netlink: &Netlink, names: &[String]) -> Result<Moment, netlink::Error> {
         let plane = self.pins.filter(|pins| pins.is_live()).and_then(|pins| KernelPlane::open(pins).ok());
         let ours = plane.and_then(|plane| plane.packets_per_cpu().ok()).unwrap_or_default();
         let interfaces = netlink.statistics().await?;
-        Ok(Moment { at: Instant::now(), interfaces, cpus: Reading::read(self.root, ours) })
+        let queues = names.iter().map(|name| (name.clone(), nic::queue_packets(name))).collect();
+        Ok(Moment { at: Instant::now(), interfaces, cpus: Reading::read(self.root, ours), queues })
     }
 
     /// Interfaces to look at.
@@ -135,6 +142,29 @@ impl Question<'_> {
             total,
             span: after.at - before.at,
             link: link.clone(),
+        }
+    }
+
+    fn nic(&self, name: &str, before: &Moment, after: &Moment) -> Nic {
+        let facts = nic::facts(name);
+        let listed = self.model.iter().flat_map(|model| &model.interfaces).find(|listed| listed.name == name);
+        let mode = listed.map(|listed| listed.mode);
+        let seconds = (after.at - before.at).as_secs_f64().max(0.001);
+        let earlier = |queue: &u32| before.queues.get(name)?.get(queue)?.rx;
+        let rate = |(queue, now): (&u32, &QueuePackets)| {
+            Some(now.rx?.saturating_sub(earlier(queue)?) as f64 / seconds)
+        };
+        Nic {
+            context: Context {
+                cpus: Topology::read(),
+                native: !matches!(mode, Some(AttachMode::Generic)),
+                attached: false,
+            },
+            release: self.root.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            irqbalance: nic::has_irqbalance(),
+            settings: listed.map(|listed| listed.settings.clone()).unwrap_or_default(),
+            received: after.queues.get(name).into_iter().flatten().filter_map(rate).collect(),
+            facts,
         }
     }
 

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
+use super::queues::command;
 use super::{Finding, Root};
 use crate::netlink::{self, Netlink};
+use crate::nic::Value;
 
 /// Something that mends a finding.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,6 +24,13 @@ pub enum Remedy {
     },
     /// A BPF file system on a directory.
     MountBpffs(PathBuf),
+    /// Settings of a NIC.
+    Set {
+        /// The interface.
+        interface: String,
+        /// What is set, in this order.
+        values: Vec<Value>,
+    },
     /// An interface set up.
     BringUp {
         /// The kernel's index.
@@ -55,6 +64,9 @@ impl Remedy {
         match self {
             Self::Write { path, value } => Ok(root.write(path, value)?),
             Self::MountBpffs(directory) => Ok(mount_bpffs(directory)?),
+            Self::Set { interface, values } => {
+                Ok(values.iter().try_for_each(|value| value.set(interface))?)
+            }
             Self::BringUp { ifindex, .. } => Ok(Netlink::open()?.bring_up(*ifindex).await?),
         }
     }
@@ -71,6 +83,10 @@ impl fmt::Display for Remedy {
         match self {
             Self::Write { path, value } => write!(f, "echo {value} > {path}"),
             Self::MountBpffs(directory) => write!(f, "mount -t bpf bpf {}", directory.display()),
+            Self::Set { interface, values } => {
+                let commands: Vec<String> = values.iter().map(|value| command(interface, value)).collect();
+                f.write_str(&commands.join("; "))
+            }
             Self::BringUp { name, .. } => write!(f, "ip link set dev {name} up"),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::address::MAX_BACKENDS;
 use super::error::LabError;
+use super::plumbing::CLIENT_MTU;
 use super::process::Lifetime;
 use super::state::{FILES_PREFIX, Owner, State};
 use super::topology::{Topology, netns_name, roles};
@@ -20,6 +21,8 @@ pub struct Builder {
     pub(super) mtu: u16,
     pub(super) big_bytes: u64,
     pub(super) ipv6: bool,
+    pub(super) queues: u16,
+    pub(super) client_mtu: u16,
     pub(super) lifetime: Lifetime,
 }
 
@@ -44,7 +47,16 @@ fn base36(mut number: u32) -> String {
 
 impl Builder {
     pub(super) fn new(name: String) -> Self {
-        Self { name, backends: 3, mtu: 1600, big_bytes: 64 << 20, ipv6: false, lifetime: Lifetime::Guarded }
+        Self {
+            name,
+            backends: 3,
+            mtu: 1600,
+            big_bytes: 64 << 20,
+            ipv6: false,
+            queues: 2,
+            client_mtu: CLIENT_MTU,
+            lifetime: Lifetime::Guarded,
+        }
     }
 
     /// How many backends (3).
@@ -57,6 +69,18 @@ impl Builder {
     #[must_use]
     pub fn mtu(self, mtu: u16) -> Self {
         Self { mtu, ..self }
+    }
+
+    /// The MTU of the client's link (1500, as in the internet).
+    #[must_use]
+    pub fn client_mtu(self, client_mtu: u16) -> Self {
+        Self { client_mtu, ..self }
+    }
+
+    /// How many queues every interface has for each direction (2).
+    #[must_use]
+    pub fn queues(self, queues: u16) -> Self {
+        Self { queues, ..self }
     }
 
     /// The size of `/big` (64 MiB).

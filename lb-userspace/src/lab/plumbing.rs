@@ -9,10 +9,11 @@
 use std::fmt::Write;
 
 use super::address::{self, BALANCER, CLIENT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, VIP_IPIP, VIP_L2};
+use super::builder::Builder;
 use super::topology::Role;
 
 /// MTU of the client's link: what the internet delivers.
-const CLIENT_MTU: u16 = 1500;
+pub(super) const CLIENT_MTU: u16 = 1500;
 
 /// Kernel settings that must be there before the interfaces are: new interfaces inherit `default`.
 pub(super) fn sysctls(role: Role, ipv6: bool) -> String {
@@ -54,9 +55,10 @@ pub(super) fn sysctls(role: Role, ipv6: bool) -> String {
 }
 
 /// `ip -batch` lines that make all cables, run from any namespace.
-pub(super) fn cables(netns: impl Fn(Role) -> String, backends: u8, mtu: u16) -> Vec<String> {
+pub(super) fn cables(netns: impl Fn(Role) -> String, wanted: &Builder) -> Vec<String> {
+    let Builder { backends, mtu, client_mtu, queues, .. } = *wanted;
     let cable = |name: &str, role: Role, peer: &str, peer_role: Role, mtu: u16| {
-        let queues = "numtxqueues 2 numrxqueues 2";
+        let queues = format!("numtxqueues {queues} numrxqueues {queues}");
         format!(
             "link add {name} netns {} mtu {mtu} {queues} type veth peer name {peer} netns {} mtu {mtu} {queues}",
             netns(role),
@@ -64,7 +66,7 @@ pub(super) fn cables(netns: impl Fn(Role) -> String, backends: u8, mtu: u16) -> 
         )
     };
     let mut lines = vec![
-        cable("eth0", Role::Client, "eth0", Role::Router, CLIENT_MTU),
+        cable("eth0", Role::Client, "eth0", Role::Router, client_mtu),
         cable("eth1", Role::Router, "router", Role::Fabric, mtu),
         cable("eth0", Role::Balancer, "lb", Role::Fabric, mtu),
     ];
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_client_link_keeps_the_internets_mtu() {
-        let lines = cables(|role| format!("{role:?}"), 1, 9000);
+        let wanted = Builder::new("lab".to_owned()).backends(1).mtu(9000);
+        let lines = cables(|role| format!("{role:?}"), &wanted);
         assert!(lines[0].contains("mtu 1500"));
         assert!(lines[1..].iter().all(|line| line.contains("mtu 9000")));
     }

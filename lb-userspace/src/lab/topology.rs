@@ -173,7 +173,7 @@ impl Topology {
         for &role in roles {
             self.netns(role).script(&plumbing::sysctls(role, ipv6))?;
         }
-        netns::ip_batch(&plumbing::cables(|role| netns_name(self.name(), role), self.backends, mtu))?;
+        netns::ip_batch(&plumbing::cables(|role| netns_name(self.name(), role), wanted))?;
         for &role in roles {
             self.netns(role).script(&plumbing::bring_up(role, self.backends, mtu))?;
             if ipv6 {

@@ -5,6 +5,7 @@
 
 mod admission;
 mod health;
+mod nic;
 pub mod ring;
 mod service_id;
 mod tunnel;
@@ -18,6 +19,7 @@ pub use health::{
     Require, Timing, TlsCheck, Via,
 };
 pub use lb_common::abi::Protocol;
+pub use nic::{InterfaceSettings, QueueCount, RingSizes, Spread, Steering, Toggle, UdpHash, Waiting};
 pub use service_id::ServiceId;
 pub use tunnel::{Encap, Forwarding, GueVariant, Tunnel, TunnelSource};
 
@@ -46,6 +48,15 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached.
     pub mode: AttachMode,
+    /// How it shall be set.
+    pub settings: InterfaceSettings,
+}
+
+impl Interface {
+    /// One of which nothing is known but its name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), mode: AttachMode::default(), settings: InterfaceSettings::default() }
+    }
 }
 
 /// How an XDP program is attached.

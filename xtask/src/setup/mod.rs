@@ -37,6 +37,16 @@ pub fn for_running(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// What every command that touches the network or starts machines needs.
+pub fn root() -> Result<()> {
+    root::check()
+}
+
+/// The programs that virtual machines need on top.
+pub fn for_guests() -> Result<()> {
+    packages::ensure_for_guests()
+}
+
 fn ok(step: &str, detail: &str) {
     println!("{step}: ok ({detail})");
 }

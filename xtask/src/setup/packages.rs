@@ -20,6 +20,15 @@ const NEEDED: [(&str, &str); 9] = [
     ("nsenter", "util-linux"),
 ];
 
+/// What virtual machines are made with and run in.
+const FOR_GUESTS: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("dpkg-deb", "dpkg"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
 /// The packages to install are the arguments. A policy-rc.d of ours stands in while apt works; `trap` puts back
 /// what was there on success, failure and Ctrl-C. Should even the shell be killed, the left-over policy forbids
 /// nothing (its shell is gone) and asks the one it replaced; the next run puts that back.
@@ -46,8 +55,18 @@ apt-get -o DPkg::Lock::Timeout=300 update || echo 'package lists not all updated
 apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 "#;
 
+/// For tests and the demo.
 pub fn ensure() -> Result<()> {
-    let missing = missing(|program| run::find_program(program).is_some());
+    install(&NEEDED)
+}
+
+/// For virtual machines.
+pub fn ensure_for_guests() -> Result<()> {
+    install(&FOR_GUESTS)
+}
+
+fn install(needed: &[(&'static str, &'static str)]) -> Result<()> {
+    let missing = missing(needed, |program| run::find_program(program).is_some());
     if missing.is_empty() {
         super::ok("packages", "all there");
         return Ok(());
@@ -75,20 +94,20 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
-fn missing(present: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    NEEDED.iter().filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect()
+fn missing(needed: &[(&'static str, &'static str)], present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    needed.iter().filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::missing;
+    use super::{NEEDED, missing};
 
     #[test]
     fn names_packages_of_missing_programs() {
         assert_eq!(
-            missing(|program| program != "nginx" && program != "ping"),
+            missing(&NEEDED, |program| program != "nginx" && program != "ping"),
             ["nginx-light", "iputils-ping"]
         );
-        assert!(missing(|_| true).is_empty());
+        assert!(missing(&NEEDED, |_| true).is_empty());
     }
 }

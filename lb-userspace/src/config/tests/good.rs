@@ -174,13 +174,23 @@ fn vip_without_advertise_stays_undecided() {
 
 #[test]
 fn examples_hold() {
-    for name in ["l2.yaml", "ipip.yaml", "gue.yaml", "ipv6.yaml", "quic.yaml", "full.yaml", "health.yaml"] {
+    for name in [
+        "l2.yaml",
+        "ipip.yaml",
+        "gue.yaml",
+        "ipv6.yaml",
+        "quic.yaml",
+        "full.yaml",
+        "health.yaml",
+        "tuning.yaml",
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLES).join(name);
         let loaded = load(&path).unwrap_or_else(|error| panic!("{error}"));
         assert!(loaded.warnings.is_empty(), "{name}");
         let again = holds(&loaded.effective());
         assert_eq!(again.model.services, loaded.model.services);
         assert_eq!(again.model.vips, loaded.model.vips);
+        assert_eq!(again.model.interfaces, loaded.model.interfaces);
     }
 }
 

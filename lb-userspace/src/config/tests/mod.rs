@@ -4,6 +4,7 @@ mod bad;
 mod good;
 mod health;
 mod hostile;
+mod nic;
 mod readers;
 mod traffic;
 

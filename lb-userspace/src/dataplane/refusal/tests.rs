@@ -38,9 +38,9 @@ fn a_refusal_says_what_where_why_and_what_to_do() {
     let facts = Facts { interface: "eth0".into(), driver: Some("ena".into()), mtu: 1500, ..Facts::default() };
     let refusal = Refusal::explain(&facts, Mode::Native, "no room for XDP queues".into(), Some(12));
     let expected = "LB013 attach refused: eth0 (ena), native
-kernel: no room for XDP queues
-cause:  the driver has no transmit queues left for XDP (certain)
-fix:    ethtool -L eth0 combined N   with fewer channels; or mode: generic";
+  kernel: no room for XDP queues
+  cause:  the driver has no transmit queues left for XDP (certain)
+  fix:    ethtool -L eth0 combined N   with fewer channels; or mode: generic";
     assert_eq!(refusal.to_string(), expected);
 }
 

@@ -329,6 +329,11 @@ fn faults_of_tunnels_are_found_and_put_right() -> anyhow::Result<()> {
     let from = options.replace("--from", "--from 198.18.0.0/16");
     fault(&backend, &from, "LB264", "true", &Flag)?;
     ensure!(backend.wrong(&vip)?.is_empty(), "the first addition is gone: {:#?}", backend.wrong(&vip)?);
+    // Another port for GUE cannot be read from a map, and is not missed nonetheless.
+    let before = backend.decap()?;
+    backend.lb(&format!("{up} --gue-port 7000"))?.expect(0)?.says(&["--gue-port 7000"])?;
+    ensure!(backend.decap()? != before, "the decapsulator stays on its port");
+    backend.lb(&format!("{up} --gue-port 7000"))?.expect(0)?.says(&["nothing had to be changed"])?;
     backend.lb("down")?.expect(0)?;
 
     backend.lb(&format!("{up} --no-clamp"))?.expect(0)?;

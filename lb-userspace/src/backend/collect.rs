@@ -106,7 +106,7 @@ fn facts_of(link: &Link) -> Result<SegmentLink, Error> {
         mtu: link.mtu,
         trouble: link.trouble(),
         xdp,
-        decap_is_ours: state::started(&link.name)?.is_some_and(|started| process::runs(&started)),
+        our_decap: state::started(&link.name)?.filter(process::runs).map(|started| started.manner),
     })
 }
 

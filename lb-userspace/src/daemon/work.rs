@@ -26,7 +26,7 @@ use crate::health::fleet::Place;
 use crate::health::member::State;
 use crate::health::passive::{Complaint, What};
 use crate::health::words::Way;
-use crate::model::Model;
+use crate::model::{Interface, Model};
 use crate::netlink::{Resolutions, Snapshot, Watcher, links};
 
 /// The running daemon.

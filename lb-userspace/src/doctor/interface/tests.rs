@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What is found where something is changed.
+type Case = (&'static str, &'static str, fn(&mut Interface));
+
 fn link() -> Link {
     Link {
         ifindex: 2,
@@ -40,7 +43,7 @@ fn bad(interface: &Interface) -> Vec<Diagnosis> {
 
 #[test]
 fn each_fault_is_found_and_nothing_else() {
-    let cases: [(&str, &str, fn(&mut Interface)); 11] = [
+    let cases: [Case; 11] = [
         ("LB210", "no Ethernet address", |i| i.link.mac = None),
         ("LB219", "is a port of br0", |i| i.master = Some("br0".into())),
         ("LB219", "VLAN device of eth1", |i| i.parent = Some("eth1".into())),

@@ -4,6 +4,9 @@ use std::fs;
 
 use super::*;
 
+/// What is found where something is changed.
+type Case = (&'static str, Severity, fn(&mut Kernel));
+
 /// A machine as it should be.
 fn good() -> Kernel {
     Kernel {
@@ -29,7 +32,7 @@ fn bad(kernel: &Kernel) -> Vec<(&'static str, Severity)> {
 
 #[test]
 fn each_fault_is_found_and_nothing_else() {
-    let cases: [(&str, Severity, fn(&mut Kernel)); 9] = [
+    let cases: [Case; 9] = [
         ("LB200", Severity::Problem, |k| k.release = "5.17.9".into()),
         ("LB201", Severity::Notice, |k| k.btf = false),
         ("LB202", Severity::Warning, |k| k.jit = Some(0)),

@@ -3,6 +3,9 @@
 use super::*;
 use crate::nic::{Channels, Cpu, CpuSet, Feature, Rss, Topology};
 
+/// What is found where something is changed.
+type Case = (&'static str, &'static str, &'static str, &'static str, fn(&mut Nic));
+
 fn irq(number: u32, name: &str, cpus: &[u32]) -> Irq {
     Irq { number, name: name.into(), cpus: cpus.iter().copied().collect() }
 }
@@ -49,7 +52,7 @@ fn feature(nic: &mut Nic, name: &str, fixed: bool) {
 
 #[test]
 fn each_fault_is_found_with_its_fix_and_nothing_else() {
-    let cases: [(&str, &str, &str, &str, fn(&mut Nic)); 14] = [
+    let cases: [Case; 14] = [
         ("ice", "LB215", "rx-lro is on", "ethtool -K eth0 rx-lro off", |n| feature(n, "rx-lro", false)),
         ("virtio_net", "LB215", "cannot be switched off", "guest_tso4=off", |n| {
             feature(n, "rx-gro-hw", true)

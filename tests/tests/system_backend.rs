@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_tests::system::{Prepared, Rig, inside, until};
+use lb_tests::system::{Prepared, Rig, inside, second_address, until};
 use lb_userspace::lab::{BALANCER, BALANCER_V6, Role};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -135,6 +135,43 @@ fn a_prefix_of_services_is_served_and_undone() -> anyhow::Result<()> {
     backend.lb("down")?.expect(0)?;
     let left = Prepared::differences(&before, &backend.shown()?);
     ensure!(left.is_empty(), "left behind {left:#?}");
+    Ok(())
+}
+
+#[test]
+fn answers_may_leave_through_another_interface() -> anyhow::Result<()> {
+    let rig = Rig::of(|lab| lab.backends(2).big_bytes(0))?;
+    rig.add_second_segment(2)?;
+    let mut services = "services:\n".to_owned();
+    for (number, way) in [(1, "l2"), (2, "ipip")] {
+        let [vip, _] = vips(number);
+        let _ = writeln!(
+            services,
+            "  - {{name: s{number}, address: {vip}, protocol: tcp, port: 80, forwarding: {way}, \
+             backends: [{{address: {}}}]}}",
+            second_address(number as u8)
+        );
+    }
+    rig.write_text(&format!("version: 1\ninterfaces: [{{name: eth0}}, {{name: eth1}}]\n{services}"))?;
+    rig.run(&[])?;
+    for (number, options) in [(1, "--method l2 --interface eth1"), (2, "--method ipip --from 192.0.2.5")] {
+        let backend = Prepared::bare(&rig, number as u8)?;
+        backend.script("echo 1 >/proc/sys/net/ipv4/conf/eth1/rp_filter")?;
+        let before = backend.shown()?;
+        let [vip, _] = vips(number);
+        let options = format!("--vip {vip} {options}");
+        let codes: Vec<String> =
+            backend.wrong(&options)?.iter().map(|found| found["code"].to_string()).collect();
+        ensure!(codes.contains(&"\"LB256\"".to_owned()), "{codes:?}");
+        // On the first segment, clients' router asks for the service address.
+        backend.lb(&format!("up {options} --apply"))?.expect(0)?.says(&["eth0/arp_ignore=1"])?;
+        ensure!(backend.wrong(&options)?.is_empty(), "{:#?}", backend.wrong(&options)?);
+        let answer = rig.answer(vip.parse::<std::net::IpAddr>()?).with_context(|| options.clone())?;
+        ensure!(answer == format!("b{number}"), "{options}: {answer}");
+        backend.lb("down")?.expect(0)?;
+        let left = Prepared::differences(&before, &backend.shown()?);
+        ensure!(left.is_empty(), "left behind {left:#?}");
+    }
     Ok(())
 }
 
@@ -292,6 +329,11 @@ fn faults_of_tunnels_are_found_and_put_right() -> anyhow::Result<()> {
     let from = options.replace("--from", "--from 198.18.0.0/16");
     fault(&backend, &from, "LB264", "true", &Flag)?;
     ensure!(backend.wrong(&vip)?.is_empty(), "the first addition is gone: {:#?}", backend.wrong(&vip)?);
+    // Another port for GUE cannot be read from a map, and is not missed nonetheless.
+    let before = backend.decap()?;
+    backend.lb(&format!("{up} --gue-port 7000"))?.expect(0)?.says(&["--gue-port 7000"])?;
+    ensure!(backend.decap()? != before, "the decapsulator stays on its port");
+    backend.lb(&format!("{up} --gue-port 7000"))?.expect(0)?.says(&["nothing had to be changed"])?;
     backend.lb("down")?.expect(0)?;
 
     backend.lb(&format!("{up} --no-clamp"))?.expect(0)?;

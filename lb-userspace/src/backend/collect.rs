@@ -12,7 +12,7 @@ use super::wanted::{Port, Transport, Wanted};
 use super::{process, settings, state};
 use crate::dataplane::{clamped, xdp_program};
 use crate::model::Prefix;
-use crate::netlink::{Link, Netlink, Snapshot};
+use crate::netlink::{InterfaceAddress, Link, Netlink, Snapshot};
 
 /// IPv4 settings that are looked at.
 const V4: [&str; 3] = ["arp_ignore", "arp_announce", "rp_filter"];
@@ -66,7 +66,7 @@ pub async fn collect(netlink: &Netlink, wanted: &Wanted) -> Result<Facts, Error>
     let own = netlink.own_addresses().await?;
     let local = netlink.local_prefixes().await?;
     let through = netlink.default_routes().await?;
-    let segment = segment(&links, link);
+    let segment = segment(&links, link, &wanted.vips);
     let mut facts = Facts {
         link: facts_of(link)?,
         settings: read_settings(&segment)?,
@@ -106,26 +106,26 @@ fn facts_of(link: &Link) -> Result<SegmentLink, Error> {
         mtu: link.mtu,
         trouble: link.trouble(),
         xdp,
-        decap_is_ours: state::started(&link.name)?.is_some_and(|started| process::runs(&started)),
+        our_decap: state::started(&link.name)?.filter(process::runs).map(|started| started.manner),
     })
 }
 
-/// Interfaces whose ARP is about the same segment: the one that packets come in by, the bridge or bond over it, VLANs on
-/// it, and others with an address of the same subnet.
-fn segment(links: &Snapshot, link: &Link) -> Vec<String> {
-    let same_subnet = |other: &Link| {
-        other.addresses.iter().any(|address| {
-            address.address.is_ipv4()
-                && address.prefix_len < 32
-                && link.addresses.iter().any(|own| address.contains(own.address))
-        })
+/// Interfaces whose ARP is about the service addresses: the one that packets come in by, the bridge or bond over it, VLANs
+/// on it, others with an address of the same subnet, and those in whose subnet a service address lies: there somebody
+/// asks for it.
+fn segment(links: &Snapshot, link: &Link, vips: &[Prefix]) -> Vec<String> {
+    let asked = |other: &Link| {
+        let subnets = other.addresses.iter().filter(|own| own.address.is_ipv4() && own.prefix_len < 32);
+        let near: Vec<_> = subnets.filter(|own| !vips.iter().any(|vip| vip.contains(own.address))).collect();
+        let beside = |own: &InterfaceAddress| link.addresses.iter().any(|one| own.contains(one.address));
+        near.iter().any(|own| beside(own) || vips.iter().any(|vip| own.contains(vip.network)))
     };
     let belongs = |other: &&Link| {
         other.mac.is_some()
             && other.ifindex != link.ifindex
             && (link.master == Some(other.ifindex)
                 || other.vlan.is_some_and(|(parent, _)| parent == link.ifindex)
-                || same_subnet(other))
+                || asked(other))
     };
     std::iter::once(link).chain(links.iter().filter(belongs)).map(|link| link.name.clone()).collect()
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::wanted::Port;
 use crate::dataplane::{Clamped, XdpFound};
 use crate::model::Prefix;
@@ -49,6 +51,15 @@ pub struct Held {
     pub usable: Usable,
 }
 
+/// What of a decapsulator cannot be read from its maps.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Manner {
+    /// UDP port that GUE comes to, 0 where none does.
+    pub gue_port: u16,
+    /// Whether it runs in the network stack.
+    pub generic: bool,
+}
+
 /// The interface that packets come in by.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SegmentLink {
@@ -60,8 +71,8 @@ pub struct SegmentLink {
     pub trouble: Option<String>,
     /// Its XDP program.
     pub xdp: Option<XdpFound>,
-    /// Whether a decapsulator runs that `lb backend up` has started.
-    pub decap_is_ours: bool,
+    /// How the decapsulator runs that `lb backend up` has started, if there is one.
+    pub our_decap: Option<Manner>,
 }
 
 /// What a server listens on.

@@ -17,7 +17,7 @@ mod wanted;
 pub use apply::{down, up};
 pub use collect::{collect, incoming};
 pub use error::Error;
-pub use facts::{Facts, Held, Listener, PortState, SegmentLink, Settings};
+pub use facts::{Facts, Held, Listener, Manner, PortState, SegmentLink, Settings};
 pub use plan::{Act, DecapCommand, Setting, Step, missing, plan, short, unclamped};
 pub use room::Room;
 pub use script::{Invocation, script, sizes, unit};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::facts::{Facts, Settings};
+use super::facts::{Facts, Manner, Settings};
 use super::room::Room;
 use super::wanted::{MssWish, Wanted};
 use crate::dataplane::{Clamped, DecapFound, XdpFound};
@@ -133,7 +133,9 @@ fn decap_command(wanted: &Wanted, facts: &Facts) -> DecapCommand {
 /// Whether the decapsulator that is there does.
 fn takes_all(wanted: &Wanted, facts: &Facts, command: &DecapCommand) -> bool {
     let Some(XdpFound::Decap(found)) = &facts.link.xdp else { return false };
-    missing(&command.vips, &found.vips).is_empty()
+    let manner = Manner { gue_port: command.gue_port, generic: command.generic };
+    facts.link.our_decap.is_none_or(|ours| ours == manner)
+        && missing(&command.vips, &found.vips).is_empty()
         && missing(&command.from, &found.sources).is_empty()
         && unclamped(wanted, facts).is_empty()
 }

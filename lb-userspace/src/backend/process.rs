@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tokio::time::sleep;
 
 use super::error::Error;
+use super::facts::Manner;
 use super::plan::{DecapCommand, missing};
 use super::state::Started;
 use crate::dataplane::{XdpFound, xdp_program};
@@ -41,7 +42,10 @@ pub(super) async fn start(netlink: &Netlink, command: &DecapCommand, log: &Path)
         .map_err(failed("starting lb decap with"))?;
     let attached = attached(netlink, command, &mut child, log).await;
     match (attached, ticks(child.id())) {
-        (Ok(()), Some(ticks)) => Ok(Started { pid: child.id(), ticks }),
+        (Ok(()), Some(ticks)) => {
+            let manner = Manner { gue_port: command.gue_port, generic: command.generic };
+            Ok(Started { pid: child.id(), ticks, manner })
+        }
         (attached, _) => {
             let _ended = child.kill();
             let _status = child.wait();
@@ -125,8 +129,9 @@ mod tests {
     fn a_process_is_known_by_its_start() {
         let own = ticks(std::process::id()).unwrap();
         let (pid, ticks) = (std::process::id(), own);
-        assert!(runs(&Started { pid, ticks }));
-        assert!(!runs(&Started { pid, ticks: ticks + 1 }));
+        let manner = Manner { gue_port: 6080, generic: false };
+        assert!(runs(&Started { pid, ticks, manner }));
+        assert!(!runs(&Started { pid, ticks: ticks + 1, manner }));
         let line = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 0";
         assert_eq!(parse(line), Some(4711));
         assert_eq!(parse(&line.replace(" S ", " Z ")), None);

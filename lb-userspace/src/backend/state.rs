@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::facts::Manner;
 use crate::netlink::namespace_cookie;
 
 /// Where such files are. Like everything they list, they are gone after a reboot.
@@ -43,6 +44,8 @@ pub(super) struct Started {
     pub(super) pid: u32,
     /// When it was started, in clock ticks since boot (field 22 of proc_pid_stat(5)).
     pub(super) ticks: u64,
+    /// How it takes tunnels.
+    pub(super) manner: Manner,
 }
 
 /// What was changed, in order.
@@ -171,7 +174,7 @@ mod tests {
             settings: vec![Changed { path: "net/ipv4/conf/eth0/rp_filter".into(), before: 1, ours: 2 }],
             addresses: vec!["203.0.113.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
             prefixes: vec![MadeLocal { network: "203.0.113.0".parse().unwrap(), length: 28 }],
-            decap: Some(Started { pid: 7, ticks: 99 }),
+            decap: Some(Started { pid: 7, ticks: 99, manner: Manner { gue_port: 6080, generic: true } }),
         };
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);

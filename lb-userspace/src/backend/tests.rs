@@ -87,6 +87,9 @@ fn a_decapsulator_must_take_all_and_clamp_everywhere() {
         facts.clamped.insert(name.into(), Clamped::To(Mss { v4: 1440, v6: 1420 }));
     }
     assert!(!decaps(&facts));
+    facts.link.our_decap = Some(Manner { gue_port: 7000, generic: false });
+    assert!(decaps(&facts), "GUE comes to another port");
+    facts.link.our_decap = Some(Manner { gue_port: 6080, generic: false });
     facts.clamped.insert("eth1".into(), Clamped::Unseen);
     assert!(!decaps(&facts), "an old kernel does not say");
     facts.clamped.insert("eth1".into(), Clamped::To(Mss { v4: 1441, v6: 1420 }));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::*;
-use crate::backend::{Held, Listener, MssWish, Port, SegmentLink, Transport, Way};
+use crate::backend::{Held, Listener, Manner, MssWish, Port, SegmentLink, Transport, Way};
 use crate::dataplane::{Clamped, DecapFound, Mss, XdpFound};
 
 fn ip(text: &str) -> IpAddr {
@@ -58,7 +58,7 @@ fn right() -> Facts {
             mtu: 1500,
             trouble: None,
             xdp: Some(XdpFound::Decap(decap)),
-            decap_is_ours: true,
+            our_decap: Some(Manner { gue_port: 6080, generic: false }),
         },
         segment: vec!["eth0".into()],
         held: vec![held("lo", "203.0.113.10", Usable::Yes), held("lo", "2001:db8::10", Usable::Yes)],
@@ -168,8 +168,7 @@ fn the_decapsulators_lists_are_compared() {
     assert_eq!(wrong(Way::L2, &without_balancer), [], "nothing comes by a tunnel");
     let fixable = |facts: &Facts| backend(&wanted(Way::Gue), facts).iter().any(|finding| finding.fixable);
     assert!(fixable(&without_balancer));
-    let foreign =
-        Facts { link: SegmentLink { decap_is_ours: false, ..without_vip.link.clone() }, ..without_vip };
+    let foreign = Facts { link: SegmentLink { our_decap: None, ..without_vip.link.clone() }, ..without_vip };
     assert!(!fixable(&foreign), "another's process is not ended");
     let other = XdpFound::Other { program_id: 3, name: "xdp_pass".into() };
     let facts = changed(|facts| facts.link.xdp = Some(other));

@@ -47,7 +47,7 @@ fn command(wanted: &Wanted, facts: &Facts) -> String {
 /// A finding that starting the decapsulator anew puts right; `--fix` does that with one of ours only.
 fn anew(finding: Finding, wanted: &Wanted, facts: &Facts) -> Finding {
     let command = command(wanted, facts);
-    if facts.link.decap_is_ours {
+    if facts.link.our_decap.is_some() {
         finding.fixable(command)
     } else {
         finding.fix(format!("stop the decapsulator and start it as: {command}"))

@@ -36,7 +36,7 @@ fn start(rig: &Rig, settings: &str) -> anyhow::Result<lb_userspace::lab::Process
 /// A setting as `lb status` shows it.
 fn setting(rig: &Rig, name: &str) -> anyhow::Result<Value> {
     let status = rig.status()?;
-    let settings = status["attachments"][0]["settings"].as_array().context("no settings")?;
+    let settings = status["interfaces"][0]["settings"].as_array().context("no settings")?;
     let found = settings.iter().find(|setting| setting["setting"] == name);
     found.cloned().with_context(|| format!("no {name} in {settings:?}"))
 }
@@ -115,9 +115,9 @@ fn kept_settings_stay_and_unnamed_ones_are_never_touched() -> anyhow::Result<()>
     rig.lb(["attach", "eth0", "--config", &path])?.expect(0)?;
     expect_set(&rig, "mtu", "1580")?;
     let status = rig.status()?;
-    let settings = status["attachments"][0]["settings"].as_array().map(Vec::len);
+    let settings = status["interfaces"][0]["settings"].as_array().map(Vec::len);
     ensure!(settings == Some(1), "{status}");
-    rig.detach()?;
+    rig.detach()?.says(&["settings stay as they are"])?;
     ensure!(mtu(&rig)? == 1580, "put back");
     rig.expect_nothing()
 }
@@ -243,15 +243,14 @@ fn flows_spread_over_queues() -> anyhow::Result<()> {
         (Role::Fabric, "lb"),
     ];
     for (role, interface) in chain {
-        rig.on(role, "ethtool", ["-L", interface, "rx", "4"])?;
-        rig.on(role, "ethtool", ["-L", interface, "tx", "4"])?;
+        rig.on(role, "ethtool", ["-L", interface, "rx", "4", "tx", "4"])?.expect(0)?;
     }
     let yaml = config("queues: 4").replace("protocol: tcp", "protocol: udp");
     rig.write_text(&yaml)?;
     rig.run(&[])?;
     let queues = |rig: &Rig| -> anyhow::Result<Vec<u64>> {
         let status = rig.status()?;
-        let queues = status["attachments"][0]["queues"].as_object().context("no queues")?.clone();
+        let queues = status["interfaces"][0]["queues"].as_object().context("no queues")?.clone();
         Ok(queues.values().filter_map(|queue| queue["rx"].as_u64()).collect())
     };
     let cpus = |rig: &Rig| -> anyhow::Result<u64> {

@@ -36,7 +36,7 @@ fn start(rig: &Rig, settings: &str) -> anyhow::Result<lb_userspace::lab::Process
 /// A setting as `lb status` shows it.
 fn setting(rig: &Rig, name: &str) -> anyhow::Result<Value> {
     let status = rig.status()?;
-    let settings = status["attachments"][0]["settings"].as_array().context("no settings")?;
+    let settings = status["interfaces"][0]["settings"].as_array().context("no settings")?;
     let found = settings.iter().find(|setting| setting["setting"] == name);
     found.cloned().with_context(|| format!("no {name} in {settings:?}"))
 }
@@ -115,9 +115,9 @@ fn kept_settings_stay_and_unnamed_ones_are_never_touched() -> anyhow::Result<()>
     rig.lb(["attach", "eth0", "--config", &path])?.expect(0)?;
     expect_set(&rig, "mtu", "1580")?;
     let status = rig.status()?;
-    let settings = status["attachments"][0]["settings"].as_array().map(Vec::len);
+    let settings = status["interfaces"][0]["settings"].as_array().map(Vec::len);
     ensure!(settings == Some(1), "{status}");
-    rig.detach()?;
+    rig.detach()?.says(&["settings stay as they are"])?;
     ensure!(mtu(&rig)? == 1580, "put back");
     rig.expect_nothing()
 }
@@ -234,24 +234,19 @@ fn jumbo_frames_pass_natively_as_they_are_and_in_a_tunnel() -> anyhow::Result<()
 fn flows_spread_over_queues() -> anyhow::Result<()> {
     const FLOWS: u16 = 10_000;
     let rig = Rig::of(|lab| lab.backends(1).big_bytes(0).queues(4))?;
-    // A veth begins with a queue for each CPU only, and each machine keeps a packet in the queue it came by.
-    let chain = [
-        (Role::Client, "eth0"),
-        (Role::Router, "eth0"),
-        (Role::Router, "eth1"),
-        (Role::Fabric, "router"),
-        (Role::Fabric, "lb"),
-    ];
-    for (role, interface) in chain {
-        rig.on(role, "ethtool", ["-L", interface, "rx", "4"])?;
-        rig.on(role, "ethtool", ["-L", interface, "tx", "4"])?;
+    // A veth hands a packet on with the number of the queue it came by, less one: the last one chooses by the flow's hash
+    // only for those that came by the first.
+    for (role, interface, receive, send) in
+        [(Role::Client, "eth0", "1", "1"), (Role::Router, "eth1", "1", "1"), (Role::Fabric, "lb", "4", "4")]
+    {
+        rig.on(role, "ethtool", ["-L", interface, "rx", receive, "tx", send])?.expect(0)?;
     }
     let yaml = config("queues: 4").replace("protocol: tcp", "protocol: udp");
     rig.write_text(&yaml)?;
     rig.run(&[])?;
     let queues = |rig: &Rig| -> anyhow::Result<Vec<u64>> {
         let status = rig.status()?;
-        let queues = status["attachments"][0]["queues"].as_object().context("no queues")?.clone();
+        let queues = status["interfaces"][0]["queues"].as_object().context("no queues")?.clone();
         Ok(queues.values().filter_map(|queue| queue["rx"].as_u64()).collect())
     };
     let cpus = |rig: &Rig| -> anyhow::Result<u64> {

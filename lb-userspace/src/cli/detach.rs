@@ -42,7 +42,7 @@ pub(super) fn detach_from(
         Err(Error::NotLoaded { .. }) => {
             instance.pins.discard();
             // An attach that was killed may have left them.
-            daemon::restore_settings(&instance.nic, interface);
+            daemon::restore_all_settings(&instance.nic);
             instance.forget();
             return Ok("nothing was attached");
         }
@@ -50,6 +50,7 @@ pub(super) fn detach_from(
     }
     let lock = instance.pins.lock()?;
     instance.pins.prune(exists)?;
+    daemon::lower_mtu(&instance.nic, interface);
     let mut last = false;
     for ifindex in indices {
         last = detach_link(&instance.pins, ifindex)?;
@@ -58,6 +59,8 @@ pub(super) fn detach_from(
     daemon::restore_settings(&instance.nic, interface);
     drop(lock);
     if last {
+        // Those of interfaces that are gone.
+        daemon::restore_all_settings(&instance.nic);
         // A daemon that was killed may have left it.
         super::attach::runtime()?.block_on(daemon::close_gate());
         instance.forget();

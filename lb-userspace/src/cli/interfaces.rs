@@ -1,5 +1,7 @@
 //! What `lb status` says of interfaces: settings, queues, CPUs. Pure.
 
+use serde_json::{Value, json};
+
 use super::output::{Table, short};
 use super::view::Place;
 use crate::daemon::{PartState, SettingState};
@@ -32,6 +34,11 @@ pub(super) fn text(place: &Place) -> String {
         text += &format!("  QUEUES  {}\n", queues.join("   "));
     }
     text
+}
+
+/// The same as JSON.
+pub(super) fn json(place: &Place) -> Value {
+    json!({"interface": place.interface, "settings": place.settings, "queues": place.queues})
 }
 
 fn key(setting: &SettingState) -> &str {

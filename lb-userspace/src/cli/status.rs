@@ -43,6 +43,7 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
         "services": view.services,
         "recorded_flows": view.flows,
         "memory_bytes": memory,
+        "interfaces": view.attachments.iter().map(interfaces::json).collect::<Vec<_>>(),
         "cpu_packets": view.counters.cpus,
     });
     output::print(output, &value, || status_text(&view, health, &problems, memory))?;

@@ -40,8 +40,10 @@ pub(super) struct Place {
     pub(super) link: u32,
     pub(super) program: u32,
     /// Its settings that the config names, or did.
+    #[serde(skip)]
     pub(super) settings: Vec<SettingState>,
     /// Packets of its queues, as far as the driver tells.
+    #[serde(skip)]
     pub(super) queues: BTreeMap<u32, QueuePackets>,
 }
 

@@ -47,4 +47,7 @@ pub use simulation::{Engine as SimulationEngine, EngineChoice, Simulation, mac_o
 pub use sizing::size;
 pub use socket::{Reply, Request, events, is_running, request};
 pub use stand_ins::Known;
-pub use tuning::{PartState, SettingState, restore as restore_settings, states as setting_states};
+pub use tuning::{
+    PartState, SettingState, lower_mtu, restore as restore_settings, restore_all as restore_all_settings,
+    states as setting_states,
+};

@@ -70,43 +70,57 @@ pub fn apply(path: &Path, interfaces: &[Interface], attached: &[u32]) -> Vec<Fin
     findings
 }
 
-/// Puts back what was there before, last change first, and forgets the interface. Returns what was done, in words.
-pub fn restore(path: &Path, interface: &str) -> Vec<String> {
+/// Puts back what was there before, last change first, and forgets the interface.
+pub fn restore(path: &Path, interface: &str) {
     let mut record = Record::load(path);
-    let Some(tuned) = record.interfaces.remove(interface) else { return Vec::new() };
-    let here = if_nametoindex(interface).is_ok_and(|ifindex| ifindex == tuned.ifindex);
-    let done = match (here, tuned.keep) {
-        (true, false) => put_back(interface, &tuned.parts),
-        (true, true) => vec![format!("{interface}: settings stay as they are (`keep: true`)")],
-        (false, _) => Vec::new(),
-    };
+    let Some(tuned) = record.interfaces.remove(interface) else { return };
+    // One that went away has taken its settings along.
+    if is_here(interface, &tuned) {
+        match tuned.keep {
+            true => tracing::info!("{interface}: settings stay as they are (`keep: true`)"),
+            false => put_back(interface, tuned.parts.iter().rev()),
+        }
+    }
     if let Err(error) = record.store(path) {
         tracing::warn!(%error, "settings put back, but not forgotten");
     }
-    done
+}
+
+/// The same for all interfaces that are remembered, when nothing of `lb` is left.
+pub fn restore_all(path: &Path) {
+    Record::load(path).interfaces.keys().for_each(|interface| restore(path, interface));
+}
+
+/// Puts back an MTU that is larger now than it was, to be done while the program is still there: virtio_net of Linux 6.1
+/// does not let go of a program at an MTU with which it would not take one.
+pub fn lower_mtu(path: &Path, interface: &str) {
+    let record = Record::load(path);
+    let Some(tuned) = record.interfaces.get(interface).filter(|tuned| !tuned.keep) else { return };
+    if is_here(interface, tuned) {
+        let now = nic::facts(interface).mtu;
+        let raised = |part: &&Part| matches!(part.before, Value::Mtu(before) if now > Some(before));
+        put_back(interface, tuned.parts.iter().filter(raised));
+    }
+}
+
+fn is_here(interface: &str, tuned: &Tuned) -> bool {
+    if_nametoindex(interface).is_ok_and(|ifindex| ifindex == tuned.ifindex)
 }
 
 /// Puts back all that was set on these interfaces, where an attach has come to nothing.
 pub(super) fn undo(path: &Path, interfaces: &[Interface]) {
-    for interface in interfaces {
-        restore(path, &interface.name).iter().for_each(|line| tracing::info!("{line}"));
-    }
+    interfaces.iter().for_each(|interface| restore(path, &interface.name));
 }
 
-/// Sets values to what they were, in reverse.
-fn put_back(interface: &str, parts: &[Part]) -> Vec<String> {
-    let mut done = Vec::new();
-    for part in parts.iter().rev() {
+/// Sets values to what they were.
+fn put_back<'a>(interface: &str, parts: impl Iterator<Item = &'a Part>) {
+    for part in parts {
         let now = part.before.now(&nic::facts(interface));
         if now.as_ref().is_none_or(|now| now.is(&part.before)) {
             continue;
         }
         match part.before.set(interface) {
-            Ok(()) => {
-                let line = format!("{interface}: {} is {} again", part.before.part(), part.before);
-                tracing::info!("{line}");
-                done.push(line);
-            }
+            Ok(()) => tracing::info!("{interface}: {} is {} again", part.before.part(), part.before),
             Err(error) => tracing::warn!(
                 interface,
                 setting = part.before.part(),
@@ -116,7 +130,6 @@ fn put_back(interface: &str, parts: &[Part]) -> Vec<String> {
             ),
         }
     }
-    done
 }
 
 /// The settings of one interface under way.
@@ -162,7 +175,7 @@ impl Job<'_> {
         let (kept, gone): (Vec<Part>, Vec<Part>) =
             tuned.parts.drain(..).partition(|part| part.wanted.is_none() || named(part));
         tuned.parts = kept;
-        put_back(&self.interface.name, &gone);
+        put_back(&self.interface.name, gone.iter().rev());
     }
 
     /// Writes down what is there now, unless it is known what was there at first.

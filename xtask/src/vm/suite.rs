@@ -14,7 +14,7 @@ use crate::summary::Summary;
 use crate::workspace::Workspace;
 
 /// Test programs of the package `lb-tests`, in this order.
-const PROGRAMS: [&str; 2] = ["bpf_verifier", "vm_interop"];
+const PROGRAMS: [&str; 3] = ["bpf_verifier", "vm_nic", "vm_interop"];
 
 /// Longest that all of them may take in one guest: with two kernels, ten minutes together.
 const LIMIT: Duration = Duration::from_secs(300);

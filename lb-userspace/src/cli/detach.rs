@@ -10,6 +10,8 @@ use super::error::Failure;
 use super::output;
 use crate::daemon::{self, Instance};
 use crate::dataplane::{Error, KernelPlane, attached, detach as detach_link};
+use crate::netlink::{XdpMode, links};
+use crate::nic;
 
 /// `lb detach`.
 pub(super) fn run(context: &Context, interface: &str, force: bool) -> Result<ExitCode, Failure> {
@@ -48,6 +50,7 @@ pub(super) fn detach_from(
         }
         Err(error) => tracing::warn!(%error, "removed without looking inside"),
     }
+    indices.iter().try_for_each(|ifindex| removable(*ifindex))?;
     let lock = instance.pins.lock()?;
     instance.pins.prune(exists)?;
     daemon::lower_mtu(&instance.nic, interface);
@@ -87,6 +90,35 @@ fn indices(instance: &Instance, interface: &str) -> Result<Vec<u32>, Failure> {
     Ok(gone)
 }
 
+/// An error where the kernel could not remove the program now. It would keep one that nobody owns any more.
+fn removable(ifindex: u32) -> Result<(), Failure> {
+    // Without an answer nothing stands in the way.
+    let Ok(snapshot) = super::attach::runtime()?.block_on(links()) else { return Ok(()) };
+    let Some(link) = snapshot.by_index(ifindex) else { return Ok(()) };
+    let native = link.xdp.is_some_and(|xdp| xdp.mode != XdpMode::Generic);
+    let (name, mtu) = (&link.name, link.mtu);
+    let driver = nic::facts(name).driver.unwrap_or_default();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if !native || !holds_on(&driver, mtu, &release) {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "the driver of {name} ({driver}, Linux {}) cannot remove a program while the MTU is {mtu}; nothing was \
+         changed\n  fix: ip link set dev {name} mtu 1500, then detach again; the MTU may be {mtu} again after that",
+        release.trim()
+    )))
+}
+
+/// Whether a driver refuses to remove a program for its interface's MTU: virtio_net before Linux 6.3 checks what only
+/// matters for attaching (`virtnet_xdp_set`), and takes a larger MTU while a program is attached.
+fn holds_on(driver: &str, mtu: u32, release: &str) -> bool {
+    /// The largest with which 6.1 removes a program.
+    const REMOVABLE_MTU: u32 = 4064;
+    let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    driver == "virtio_net" && mtu > REMOVABLE_MTU && version.1.is_some() && version < (Some(6), Some(3))
+}
+
 /// Whether packets are being forwarded now.
 fn flows(plane: &KernelPlane) -> Result<bool, Failure> {
     let forwarded =
@@ -94,4 +126,19 @@ fn flows(plane: &KernelPlane) -> Result<bool, Failure> {
     let before = forwarded()?;
     std::thread::sleep(Duration::from_secs(1));
     Ok(forwarded()? != before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holds_on;
+
+    #[test]
+    fn old_virtio_net_wants_a_small_mtu() {
+        assert!(holds_on("virtio_net", 9000, "6.1.0-50-amd64\n"));
+        assert!(holds_on("virtio_net", 4065, "5.15.0"));
+        assert!(!holds_on("virtio_net", 4064, "6.1.0"));
+        assert!(!holds_on("virtio_net", 9000, "6.12.95+deb12-amd64"));
+        assert!(!holds_on("veth", 9000, "6.1.0"));
+        assert!(!holds_on("virtio_net", 9000, ""));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config;
+use crate::netlink::Link;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 

@@ -50,10 +50,11 @@ pub(super) fn detach_from(
         }
         Err(error) => tracing::warn!(%error, "removed without looking inside"),
     }
+    // What we have raised ourselves need not be refused for.
+    daemon::lower_mtu(&instance.nic, interface);
     indices.iter().try_for_each(|ifindex| removable(*ifindex))?;
     let lock = instance.pins.lock()?;
     instance.pins.prune(exists)?;
-    daemon::lower_mtu(&instance.nic, interface);
     let mut last = false;
     for ifindex in indices {
         last = detach_link(&instance.pins, ifindex)?;

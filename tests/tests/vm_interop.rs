@@ -67,6 +67,11 @@ impl Way {
         format!("{} by {} to {}", self.vip, self.forwarding, self.backend)
     }
 
+    /// What `ip` appends to a word that is about IPv6 outside.
+    fn family(&self) -> &'static str {
+        if self.backend.is_ipv6() { "6" } else { "" }
+    }
+
     fn is_gue(&self) -> bool {
         self.forwarding.contains("gue")
     }
@@ -185,7 +190,9 @@ fn the_kernels_tunnels_end_in_our_decapsulator() -> anyhow::Result<()> {
     for way in ways() {
         let kind = if way.forwarding.contains("variant: 1") { "fou" } else { "gue" };
         let encap = match way.is_gue() {
-            true => format!("encap {kind} encap-sport auto encap-dport {GUE_PORT} encap-csum"),
+            true => {
+                format!("encap {kind} encap-sport auto encap-dport {GUE_PORT} encap-csum{}", way.family())
+            }
             false => String::new(),
         };
         let add = way.link("under-test", way.balancer, way.backend, &encap);

@@ -190,9 +190,10 @@ fn the_kernels_tunnels_end_in_our_decapsulator() -> anyhow::Result<()> {
     for way in ways() {
         let kind = if way.forwarding.contains("variant: 1") { "fou" } else { "gue" };
         let encap = match way.is_gue() {
-            true => {
-                format!("encap {kind} encap-sport auto encap-dport {GUE_PORT} encap-csum{}", way.family())
-            }
+            true => format!(
+                "encap {kind} encap-sport auto encap-dport {GUE_PORT} {}",
+                if way.backend.is_ipv6() { "encap-udp6-csum" } else { "encap-csum" }
+            ),
             false => String::new(),
         };
         let add = way.link("under-test", way.balancer, way.backend, &encap);

@@ -132,14 +132,16 @@ fn native_program_on_a_card_with_queues() -> anyhow::Result<()> {
     // Not under a program: who wants other queues sets them before.
     let refused = sh("ethtool -L card0 combined 1")?;
     ensure!(refused.code != 0, "queues changed under the program: {refused}");
-    let refused = sh("ethtool -K card0 rx-gro-hw off")?;
-    ensure!(refused.code != 0, "offloads changed under the program: {refused}");
+    if sh("ethtool -k card0 | grep -x 'rx-gro-hw: on'")?.code == 0 {
+        let refused = sh("ethtool -K card0 rx-gro-hw off")?;
+        ensure!(refused.code != 0, "offloads changed under the program: {refused}");
+    }
     detach()?;
-    // More queues than the driver has for a program on each processor: slower, not refused.
+    // More queues than processors, and none left for the program on each of them: the kernel would crash.
     sh("ethtool -L card0 combined 4; ethtool -X card0 default")?.expect(0)?;
-    attach("", "card0", "native")?.expect(0)?;
+    attach("", "card0", "native")?.expect(1)?.says(&["LB013", "ethtool -L card0 combined 2"])?;
+    attach("", "card0", "auto")?.expect(0)?.says(&["attached, generic"])?;
     traffic()?;
-    sh("dmesg | grep 'XDP request 6 queues but max is 4'")?.expect(0)?;
     detach()?;
     sh("ethtool -L card0 combined 2")?.expect(0).map(drop)
 }

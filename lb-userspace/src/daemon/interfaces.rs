@@ -1,8 +1,11 @@
 //! Puts the program on interfaces.
 
-use crate::dataplane::{Error as PlaneError, Facts, KernelPlane, Mode, Target};
+use crate::dataplane::{
+    Attachment, Error as PlaneError, Facts, KernelPlane, Mode, Refusal, Target, possible_cpus,
+};
 use crate::model::{AttachMode, Interface};
 use crate::netlink::{Link, Snapshot, XdpMode};
+use crate::nic;
 use crate::reconcile::Observed;
 
 use super::Error;
@@ -41,9 +44,9 @@ pub(super) fn attach(
         wanted if let Some(running) = running => {
             (kept(name, wanted, running), plane.attach(&target, running)?)
         }
-        AttachMode::Native => (Mode::Native, plane.attach(&target, Mode::Native)?),
+        AttachMode::Native => (Mode::Native, attach_native(plane, &target)?),
         AttachMode::Generic => (Mode::Generic, plane.attach(&target, Mode::Generic)?),
-        AttachMode::Auto => match plane.attach(&target, Mode::Native) {
+        AttachMode::Auto => match attach_native(plane, &target) {
             Ok(attachment) => (Mode::Native, attachment),
             Err(PlaneError::Refused(refusal)) if refusal.code != "LB010" && refusal.code != "LB015" => {
                 let attachment = plane.attach(&target, Mode::Generic)?;
@@ -61,6 +64,16 @@ pub(super) fn attach(
     };
     let verb = if attachment.replaced { "program replaced in place" } else { "attached" };
     Ok(format!("{name}: {verb}, {mode}, link {}, program {}", attachment.link_id, attachment.program_id))
+}
+
+fn attach_native(plane: &KernelPlane, target: &Target) -> Result<Attachment, PlaneError> {
+    let channels = nic::facts(&target.facts.interface).channels.unwrap_or_default();
+    let (now, most) = (channels.now.combined, channels.max.combined);
+    let cpus = u32::try_from(possible_cpus()).unwrap_or(u32::MAX);
+    match Refusal::of_virtio_queues(&target.facts, now, most, cpus) {
+        Some(refusal) => Err(PlaneError::Refused(Box::new(refusal))),
+        None => plane.attach(target, Mode::Native),
+    }
 }
 
 fn kept(name: &str, wanted: AttachMode, running: Mode) -> Mode {

@@ -45,6 +45,23 @@ impl Refusal {
         let driver = facts.driver.as_deref().unwrap_or("unknown driver");
         Self { code, place: format!("{} ({driver})", facts.interface), mode, kernel, cause, fix }
     }
+
+    /// A refusal of ours where the kernel would not refuse but crash: virtio_net with `now` pairs of queues, more than
+    /// the machine has `cpus`, and too few left up to `most` for one more on each CPU. It then sends behind its last
+    /// queue (`virtnet_xdp_get_sq`, drivers/net/virtio_net.c; seen to panic Linux 6.12).
+    pub fn of_virtio_queues(facts: &Facts, now: u32, most: u32, cpus: u32) -> Option<Self> {
+        let overrun = now > cpus && now + cpus > most;
+        (facts.driver.as_deref() == Some("virtio_net") && overrun).then(|| Self {
+            code: "LB013",
+            place: format!("{} (virtio_net)", facts.interface),
+            mode: Mode::Native,
+            kernel: "not asked: it would accept, and crash with the first packet that is sent".to_owned(),
+            cause: format!(
+                "{now} pairs of queues for {cpus} CPUs, and no {cpus} more of at most {most} for XDP (certain)"
+            ),
+            fix: format!("ethtool -L {} combined {cpus}; or mode: generic (slower)", facts.interface),
+        })
+    }
 }
 
 impl fmt::Display for Refusal {

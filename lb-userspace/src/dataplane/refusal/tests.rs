@@ -164,3 +164,16 @@ fn no_row_hides_another() {
         assert_eq!(first, Some(index), "{:?} {:?}", row.drivers, row.words);
     }
 }
+
+#[test]
+fn a_kernel_that_would_crash_is_not_asked() {
+    let refused = |driver: &str, now, most, cpus| {
+        Refusal::of_virtio_queues(&of(driver, 1500), now, most, cpus).map(|refusal| refusal.code)
+    };
+    assert_eq!(refused("virtio_net", 4, 4, 2), Some("LB013"));
+    assert_eq!(refused("virtio_net", 4, 5, 2), Some("LB013"));
+    assert_eq!(refused("virtio_net", 4, 6, 2), None, "one more for each");
+    assert_eq!(refused("virtio_net", 2, 2, 2), None, "shared by all, under a lock");
+    assert_eq!(refused("virtio_net", 1, 1, 8), None);
+    assert_eq!(refused("veth", 4, 4, 2), None);
+}

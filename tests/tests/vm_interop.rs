@@ -67,11 +67,6 @@ impl Way {
         format!("{} by {} to {}", self.vip, self.forwarding, self.backend)
     }
 
-    /// What `ip` appends to a word that is about IPv6 outside.
-    fn family(&self) -> &'static str {
-        if self.backend.is_ipv6() { "6" } else { "" }
-    }
-
     fn is_gue(&self) -> bool {
         self.forwarding.contains("gue")
     }

@@ -103,7 +103,7 @@ fn build(home: &Path) -> Result<()> {
     run::quiet("bpf-linker: building it, once (about 90 s)", &mut install).with_context(|| {
         format!(
             "cannot build bpf-linker\n  \
-             way out: it needs https://crates.io (HTTPS_PROXY) and a C compiler (apt-get install gcc);\n    \
+             way out: it needs the crate registry (HTTPS_PROXY) and a C compiler (apt-get install gcc);\n    \
              a new attempt goes on where this one stopped; to start over: rm -r {}",
             home.display()
         )

@@ -83,7 +83,9 @@ fn a_routers_fragmentation_needed_reaches_the_backend_that_sends() -> anyhow::Re
         let (got, headers) = (rig.file("got"), rig.file("headers"));
         let url = format!("http://{}/big", SocketAddr::new(vip, 80));
         let (got_path, headers_path) = (got.to_string_lossy(), headers.to_string_lossy());
-        let options = ["--fail", "--local-port", "43000", "-D", &headers_path, "-o", &got_path, &url];
+        // Of its own: whoever closed the other family's connection first may have it in TIME-WAIT, on its port for both.
+        let port = if vip.is_ipv4() { "43000" } else { "43001" };
+        let options = ["--fail", "--local-port", port, "-D", &headers_path, "-o", &got_path, &url];
         rig.curl(Role::Client, options)?.expect(0).with_context(|| format!("from {vip}"))?;
         ensure!(fs::read(&got)? == fs::read(rig.lab.big_file())?, "{vip}: not what is served");
         let headers = fs::read_to_string(&headers)?;

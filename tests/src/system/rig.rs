@@ -7,10 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use lb_userspace::lab::{BALANCER, Builder, Interrupt, Process, Role, Topology, unique_prefix};
+use lb_userspace::lab::{BALANCER, Builder, Interrupt, Process, Role, Topology, sweep_stale, unique_prefix};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -43,6 +44,9 @@ impl Rig {
 
     /// A lab as it is wished.
     pub fn of(wish: impl FnOnce(Builder) -> Builder) -> anyhow::Result<Self> {
+        static SWEPT: Once = Once::new();
+        // A test that was killed could not remove its lab. Another process may be sweeping as well.
+        SWEPT.call_once(|| drop(sweep_stale().inspect_err(|error| println!("stale labs: {error}"))));
         let lab = wish(Topology::builder(unique_prefix())).build()?;
         let path = lab.netns(Role::Balancer).path();
         let inode = fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?.ino();

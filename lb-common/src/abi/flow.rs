@@ -2,8 +2,24 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::Protocol;
+
 /// Key of a flow table: the 5-tuple, one layout for both families.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    FromBytes,
+    Hash,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+    Ord,
+    PartialEq,
+    PartialOrd,
+)]
 #[repr(C, align(8))]
 pub struct FlowKey {
     /// Client's address.
@@ -20,6 +36,14 @@ pub struct FlowKey {
     pub reserved: [u8; 3],
 }
 
+impl FlowKey {
+    /// Whether its record is in the tables for TCP.
+    #[inline(always)]
+    pub const fn is_tcp(&self) -> bool {
+        self.protocol == Protocol::Tcp.number()
+    }
+}
+
 /// Value of a flow table.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
@@ -30,10 +54,41 @@ pub struct FlowEntry {
     pub backend: u32,
     /// When a packet was last seen, monotonic clock in nanoseconds, exact to a second.
     pub last_seen_ns: u64,
-    /// Closing marks; none is defined yet.
+    /// Bits below.
     pub marks: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+impl FlowEntry {
+    /// The client has sent a FIN: the flow dies of a shorter silence, though it may live on half closed.
+    pub const CLOSING: u32 = 1;
+    /// The last packet was an RST, true or spoofed. Any other packet takes the mark away.
+    pub const RESET: u32 = 2;
+
+    /// Whether the flow is about to end, as far as the client has said.
+    #[inline(always)]
+    pub const fn is_closing(&self) -> bool {
+        self.marks & (Self::CLOSING | Self::RESET) != 0
+    }
+}
+
+/// A flow table. Each exists twice, for TCP and for the rest ([`FlowKey::is_tcp`]), so that a flood of one kind of packet
+/// pushes out records of its own kind only.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum FlowTable {
+    /// New flows until their second packet; of TCP and QUIC, until one that does not open a flow.
+    HalfOpen,
+    /// Flows that have been half open.
+    Established,
+    /// Flows that were there before their slot's owner changed, recorded on the owner before.
+    Old,
+}
+
+impl FlowTable {
+    /// All of them, in the order in which they are read: promotion inserts into a later one before it deletes from an
+    /// earlier one, so that a flow is always found.
+    pub const ALL: [Self; 3] = [Self::HalfOpen, Self::Established, Self::Old];
 }
 
 /// Key of [`FRAGMENTS`](super::names::FRAGMENTS): what the fragments of one packet have in common (RFC 791, RFC 8200

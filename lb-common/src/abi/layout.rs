@@ -5,10 +5,12 @@ use core::mem::{offset_of, size_of};
 use super::*;
 
 #[test]
-fn sizes_and_offsets_of_abi_version_3() {
-    assert_eq!(ABI_VERSION, 3);
+fn sizes_and_offsets_of_abi_version_4() {
+    assert_eq!(ABI_VERSION, 4);
     let sizes = [
         ("AclKey", size_of::<AclKey>(), 20),
+        ("AffinityEntry", size_of::<AffinityEntry>(), 16),
+        ("AffinityKey", size_of::<AffinityKey>(), 24),
         ("BackendCounters", size_of::<BackendCounters>(), 24),
         ("BackendEntry", size_of::<BackendEntry>(), 64),
         ("BucketKey", size_of::<BucketKey>(), 24),
@@ -17,6 +19,8 @@ fn sizes_and_offsets_of_abi_version_3() {
         ("FlowKey", size_of::<FlowKey>(), 40),
         ("FragmentEntry", size_of::<FragmentEntry>(), 24),
         ("FragmentKey", size_of::<FragmentKey>(), 40),
+        ("LoadEntry", size_of::<LoadEntry>(), 16),
+        ("PolicyEntry", size_of::<PolicyEntry>(), 16),
         ("PortEntry", size_of::<PortEntry>(), 16),
         ("PrefixEntry", size_of::<PrefixEntry>(), 8),
         ("ProbeEntry", size_of::<ProbeEntry>(), 48),
@@ -50,6 +54,7 @@ fn sizes_and_offsets_of_abi_version_3() {
         ("Control.epoch", offset_of!(Control, epoch), 32),
         ("Control.sampling", offset_of!(Control, sampling), Control::SAMPLING_WORD * 8),
         ("FlowEntry.last_seen_ns", offset_of!(FlowEntry, last_seen_ns), 8),
+        ("FlowEntry.marks", offset_of!(FlowEntry, marks), 16),
         ("FlowKey.protocol", offset_of!(FlowKey, protocol), 36),
         ("FragmentKey.id", offset_of!(FragmentKey, id), 32),
         ("RangeKey.port", offset_of!(RangeKey, port), 20),
@@ -59,7 +64,9 @@ fn sizes_and_offsets_of_abi_version_3() {
         ("ProbeEntry.service_address", offset_of!(ProbeEntry, service_address), 8),
         ("ProbeEntry.protocol", offset_of!(ProbeEntry, protocol), 40),
         ("ServiceEntry.id", offset_of!(ServiceEntry, id), 8),
+        ("PolicyEntry.kind", offset_of!(PolicyEntry, kind), 8),
         ("ServiceEntry.acl", offset_of!(ServiceEntry, acl), 16),
+        ("ServiceEntry.idle_ms", offset_of!(ServiceEntry, idle_ms), 24),
         ("ServiceKey.port", offset_of!(ServiceKey, port), 16),
         ("ServiceKey.protocol", offset_of!(ServiceKey, protocol), 18),
     ];

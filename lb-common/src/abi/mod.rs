@@ -13,6 +13,7 @@ mod layout;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+mod policy;
 mod prefix;
 mod probe;
 mod quic;
@@ -26,7 +27,8 @@ pub use backend::{
     BackendCounters, BackendEntry, BackendId, BackendState, Egress, Method, NextHop, PortEntry, Tag,
 };
 pub use control::Control;
-pub use flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey};
+pub use flow::{FlowEntry, FlowKey, FlowTable, FragmentEntry, FragmentKey};
+pub use policy::{AffinityEntry, AffinityKey, LoadEntry, PolicyEntry, PolicyKind};
 pub use prefix::{PrefixEntry, PrefixKey, RangeKey, prefix_address};
 pub use probe::{PROBE_GATE_MAC, PROBE_PORTS, PROBE_SLOTS, PROBER_MAC, ProbeEntry, probe_slot};
 pub use quic::{QuicFormat, QuicKey};
@@ -36,7 +38,7 @@ pub use service::{Protocol, ServiceEntry, ServiceKey, VipEntry, VipKey};
 pub use slot::{Slot, SlotState};
 
 /// Version of this ABI: pinned maps of another version are never adopted.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// An IPv4 address in the 16-byte form that keys use for both families: IPv4-mapped (RFC 4291 section 2.5.5.2).
 #[inline(always)]

@@ -14,8 +14,26 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const PORTS: &str = "PORTS";
 /// Port number → interface, for redirects.
 pub const EGRESS: &str = "EGRESS";
-/// [`super::FlowKey`] → [`super::FlowEntry`], LRU.
-pub const FLOWS: &str = "FLOWS";
+/// [`super::FlowTable::HalfOpen`] of TCP: [`super::FlowKey`] → [`super::FlowEntry`], LRU, as the next five.
+pub const TCP_HALF_OPEN: &str = "TCP_HALF_OPEN";
+/// [`super::FlowTable::Established`] of TCP.
+pub const TCP_ESTABLISHED: &str = "TCP_ESTABLISHED";
+/// [`super::FlowTable::Old`] of TCP.
+pub const TCP_OLD: &str = "TCP_OLD";
+/// [`super::FlowTable::HalfOpen`] of UDP and SCTP.
+pub const UDP_HALF_OPEN: &str = "UDP_HALF_OPEN";
+/// [`super::FlowTable::Established`] of UDP and SCTP.
+pub const UDP_ESTABLISHED: &str = "UDP_ESTABLISHED";
+/// [`super::FlowTable::Old`] of UDP and SCTP.
+pub const UDP_OLD: &str = "UDP_OLD";
+/// Service id → [`super::PolicyEntry`], mmapable.
+pub const POLICIES: &str = "POLICIES";
+/// Service id → turns of its schedule that this CPU has given, per CPU, u64.
+pub const TURNS: &str = "TURNS";
+/// Backend id → [`super::LoadEntry`], mmapable.
+pub const LOADS: &str = "LOADS";
+/// [`super::AffinityKey`] → [`super::AffinityEntry`], LRU.
+pub const AFFINITY: &str = "AFFINITY";
 /// Backend id → [`super::BackendCounters`], per CPU.
 pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTS";
 /// `service id * REASON_SLOTS + reason` → drops, per CPU.
@@ -52,7 +70,7 @@ pub const SAMPLER: &str = "SAMPLER";
 pub const SAMPLES: &str = "SAMPLES";
 
 /// Every map of the balancer, in the order in which they are created.
-pub const BALANCER_MAPS: [&str; 23] = [
+pub const BALANCER_MAPS: [&str; 32] = [
     CONTROL,
     SERVICES,
     VIPS,
@@ -60,7 +78,16 @@ pub const BALANCER_MAPS: [&str; 23] = [
     BACKENDS,
     PORTS,
     EGRESS,
-    FLOWS,
+    TCP_HALF_OPEN,
+    TCP_ESTABLISHED,
+    TCP_OLD,
+    UDP_HALF_OPEN,
+    UDP_ESTABLISHED,
+    UDP_OLD,
+    POLICIES,
+    TURNS,
+    LOADS,
+    AFFINITY,
     BACKEND_COUNTERS,
     SERVICE_DROPS,
     REASONS,
@@ -77,6 +104,19 @@ pub const BALANCER_MAPS: [&str; 23] = [
     SAMPLER,
     SAMPLES,
 ];
+
+/// The map of a flow table.
+pub const fn flow_table(table: super::FlowTable, tcp: bool) -> &'static str {
+    use super::FlowTable::{Established, HalfOpen, Old};
+    match (table, tcp) {
+        (HalfOpen, true) => TCP_HALF_OPEN,
+        (Established, true) => TCP_ESTABLISHED,
+        (Old, true) => TCP_OLD,
+        (HalfOpen, false) => UDP_HALF_OPEN,
+        (Established, false) => UDP_ESTABLISHED,
+        (Old, false) => UDP_OLD,
+    }
+}
 
 /// The balancer's XDP program.
 pub const BALANCER_PROGRAM: &str = "lb_balancer";

@@ -17,6 +17,8 @@ macro_rules! pod {
 
 pod!(
     AclKey,
+    AffinityEntry,
+    AffinityKey,
     BackendCounters,
     BackendEntry,
     BucketKey,
@@ -25,6 +27,8 @@ pod!(
     FlowKey,
     FragmentEntry,
     FragmentKey,
+    LoadEntry,
+    PolicyEntry,
     PortEntry,
     PrefixEntry,
     PrefixKey,

@@ -129,8 +129,12 @@ pub struct ServiceEntry {
     pub acl: u32,
     /// A [`QuicFormat`](super::QuicFormat), with [`Self::QUIC`].
     pub quic: u32,
-    /// Zero; room for the idle times.
-    pub room: [u32; 2],
+    /// A flow that is silent for longer is dead, in milliseconds; read by userspace only, like the next two.
+    pub idle_ms: u32,
+    /// The same for a flow that is half open, in tenths of a second.
+    pub half_open_ds: u16,
+    /// The same for a flow that is closing, in tenths of a second.
+    pub closing_ds: u16,
 }
 
 impl ServiceEntry {
@@ -142,6 +146,13 @@ impl ServiceEntry {
     pub const RATES: u32 = 4;
     /// UDP payloads are QUIC.
     pub const QUIC: u32 = 8;
+
+    /// Every flow is recorded, also in settled slots: a policy places flows elsewhere, or the config says so.
+    pub const TRACKED: u32 = 16;
+    /// The slot of a flow depends on the client's address only.
+    pub const BY_SOURCE: u32 = 32;
+    /// New flows get the backend that [`POLICIES`](super::names::POLICIES) says; with [`Self::TRACKED`] only.
+    pub const POLICY: u32 = 64;
 
     /// Whether a packet has to be admitted before it gets a backend.
     #[inline(always)]

@@ -40,6 +40,12 @@ pub const fn flow(
     mix(addresses.wrapping_add(rest) ^ last)
 }
 
+/// Hash of a client, whatever its ports; the service address says of which family it is and is hashed along.
+#[inline(always)]
+pub const fn source(key: [u64; 2], source: [u8; 16], destination: [u8; 16]) -> u64 {
+    flow(key, source, destination, [0; 2], [0; 2], 0)
+}
+
 /// Which of `size` slots a hash falls into: multiply–shift range reduction over the hash's upper half (Lemire, "Fast
 /// Random Integer Generation in an Interval", 2019), which needs no division. The lower half stays free for entropy in
 /// outer headers.

@@ -7,7 +7,7 @@ use core::cell::{Cell, RefCell};
 
 use zerocopy::IntoBytes;
 
-use super::{DecapTables, Finish, Frame, Tables, Verdict, Work, process, sampled, slow};
+use super::{DecapTables, Finish, Frame, Recorded, Tables, Verdict, Work, process, sampled, slow};
 use crate::abi::*;
 use crate::wire::{checksum, ethernet::Mac};
 
@@ -142,8 +142,16 @@ pub struct HostTables {
     pub probes: BTreeMap<u32, ProbeEntry>,
     /// [`Tables::ingress`].
     pub ingress: u16,
-    /// [`Tables::flow`], by the key's bytes.
-    pub flows: RefCell<BTreeMap<[u8; 40], FlowEntry>>,
+    /// [`Tables::flow`].
+    pub flows: RefCell<BTreeMap<(FlowTable, FlowKey), FlowEntry>>,
+    /// [`Tables::policy`].
+    pub policies: BTreeMap<u32, PolicyEntry>,
+    /// [`Tables::turn`].
+    pub turns: RefCell<BTreeMap<u32, u64>>,
+    /// [`Tables::load`].
+    pub loads: RefCell<BTreeMap<u32, LoadEntry>>,
+    /// [`Tables::affinity`].
+    pub affinity: RefCell<BTreeMap<AffinityKey, AffinityEntry>>,
     /// [`Tables::now_ns`].
     pub now_ns: Cell<u64>,
     /// Packets by reason.
@@ -168,10 +176,6 @@ fn longest<'a, K: 'a, V: 'a>(
     };
     let found = entries.into_iter().filter(|(own, bits, _)| matches(bytes(own), *bits));
     found.max_by_key(|(_, bits, _)| *bits).map(|(_, _, value)| value)
-}
-
-fn key_bytes(key: &FlowKey) -> [u8; 40] {
-    zerocopy::transmute!(*key)
 }
 
 impl Tables for HostTables {
@@ -261,22 +265,63 @@ impl Tables for HostTables {
         self.ingress
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        self.flows.borrow().get(&key_bytes(key)).copied()
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<FlowEntry> {
+        self.flows.borrow().get(&(table, *key)).copied()
     }
 
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        self.flows.borrow_mut().entry(key_bytes(key)).or_insert(*entry);
+    fn record_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Recorded {
+        let mut flows = self.flows.borrow_mut();
+        if flows.contains_key(&(table, *key)) {
+            return Recorded::Present;
+        }
+        flows.insert((table, *key), *entry);
+        Recorded::New
     }
 
-    fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        self.flows.borrow_mut().insert(key_bytes(key), *entry);
+    fn correct_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) {
+        if let Some(present) = self.flows.borrow_mut().get_mut(&(table, *key)) {
+            *present = *entry;
+        }
     }
 
-    fn touch_flow(&self, key: &FlowKey, now_ns: u64) {
-        if let Some(entry) = self.flows.borrow_mut().get_mut(&key_bytes(key)) {
+    fn touch_flow(&self, table: FlowTable, key: &FlowKey, now_ns: u64) {
+        if let Some(entry) = self.flows.borrow_mut().get_mut(&(table, *key)) {
             entry.last_seen_ns = now_ns;
         }
+    }
+
+    fn forget_flow(&self, table: FlowTable, key: &FlowKey) {
+        self.flows.borrow_mut().remove(&(table, *key));
+    }
+
+    fn policy(&self, service: u32) -> Option<PolicyEntry> {
+        self.policies.get(&service).copied()
+    }
+
+    fn turn(&self, service: u32) -> u64 {
+        let mut turns = self.turns.borrow_mut();
+        let next = turns.entry(service).or_default();
+        let turn = *next;
+        *next = turn.wrapping_add(1);
+        turn
+    }
+
+    fn load(&self, backend: BackendId) -> Option<LoadEntry> {
+        Some(self.loads.borrow().get(&backend.get()).copied().unwrap_or_default())
+    }
+
+    fn add_load(&self, backend: BackendId, flows: i64) {
+        let mut loads = self.loads.borrow_mut();
+        let entry = loads.entry(backend.get()).or_default();
+        entry.load = entry.load.wrapping_add_signed(flows);
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityEntry> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn set_affinity(&self, key: &AffinityKey, entry: &AffinityEntry) {
+        self.affinity.borrow_mut().insert(*key, *entry);
     }
 
     fn now_ns(&self) -> u64 {
@@ -289,6 +334,10 @@ impl Tables for HostTables {
 
     fn count_drop(&self, service: u32, reason: Reason) {
         *self.drops.borrow_mut().entry((service, reason as u32)).or_default() += 1;
+    }
+
+    fn count_note(&self, service: u32, reason: Reason) {
+        self.count_drop(service, reason);
     }
 
     fn count_forward(&self, backend: BackendId, bytes: u32, flows: u64) {

@@ -12,7 +12,9 @@ const UDP_LEN: u32 = 8;
 const SCTP_LEN: u32 = 12;
 
 const FIN_SYN_RST_ACK: u8 = 0x17;
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 
 /// How many IPv6 extension headers are looked through. One of each kind that RFC 8200 section 4.1 allows, destination
 /// options twice, is the most that a sane packet has.
@@ -82,6 +84,10 @@ pub(super) enum Kind {
     Opening,
     /// Any other TCP or QUIC packet: the flow began before.
     Later,
+    /// TCP with FIN: the flow ends, or one direction of it.
+    Closing,
+    /// TCP with RST: the flow ends, if its sender is who it says.
+    Reset,
     /// UDP, SCTP: nobody can tell.
     Unknown,
 }
@@ -302,7 +308,12 @@ pub(super) fn ports<F: Frame>(frame: &F, ip: &Ip, protocol: Protocol) -> Option<
     let kind = match protocol {
         Protocol::Tcp => {
             let [flags] = frame.read(ip.payload + TCP_FLAGS)?;
-            if flags & FIN_SYN_RST_ACK == SYN { Kind::Opening } else { Kind::Later }
+            match flags & FIN_SYN_RST_ACK {
+                SYN => Kind::Opening,
+                flags if flags & (FIN | RST) == 0 => Kind::Later,
+                flags if flags & RST != 0 => Kind::Reset,
+                _ => Kind::Closing,
+            }
         }
         Protocol::Udp | Protocol::Sctp => Kind::Unknown,
     };

@@ -4,6 +4,7 @@
 use super::lookup::{drops_others, service};
 use super::parse::{Ip, Packet, State, is_known, ports, read_ip, untag};
 use super::serve::serve;
+use super::work::Asked;
 use super::{Frame, Tables, Work, probe};
 use crate::abi::{Control, Protocol, Reason, VerdictKind};
 use crate::wire::ethernet;
@@ -59,12 +60,12 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, wor
         return Verdict::Slow;
     }
     read_ip(frame, start, ether_type, &mut work.packet.ip);
-    let packet = &mut work.written().packet;
+    let Work { packet, asked, .. } = work.written();
     match (packet.ip.state, Protocol::from_number(packet.ip.protocol)) {
         (State::Whole, Some(protocol)) => match ports(frame, &packet.ip, protocol) {
             Some(ports) => {
                 packet.ports = ports;
-                balance(frame, tables, control, packet)
+                balance(frame, tables, control, (packet, asked))
             }
             None => settle(tables, malformed(tables, control, &packet.ip)).into(),
         },
@@ -86,12 +87,17 @@ fn other_station<T: Tables>(tables: &T, link: &ethernet::Header, ether_type: u16
 }
 
 #[inline(always)]
-fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T, control: &Control, packet: &Packet) -> Verdict {
+fn balance<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    control: &Control,
+    (packet, asked): (&Packet, &mut Asked),
+) -> Verdict {
     let Some(service) = service(tables, control, packet) else {
         return probe::reply(frame, tables, packet)
             .unwrap_or_else(|| settle(tables, not_a_service(tables, control, packet)).into());
     };
-    match serve(frame, tables, control, packet, service) {
+    match serve(frame, tables, control, (packet, asked), service) {
         Ok(verdict) => verdict,
         // Its sender is to be told.
         Err(Reason::TooBig) => Verdict::Slow,

@@ -4,6 +4,7 @@ use super::admission::admit;
 use super::choose::{Choice, choose, owner};
 use super::forward::forward;
 use super::parse::{Packet, State};
+use super::work::Asked;
 use super::{Frame, Tables, Verdict, hash, quic};
 use crate::abi::{
     BackendId, BackendState, Control, FragmentEntry, QuicFormat, QuicKey, Reason, ServiceEntry, Slot,
@@ -22,14 +23,14 @@ pub(super) fn serve<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     control: &Control,
-    packet: &Packet,
+    (packet, asked): (&Packet, &mut Asked),
     service: &ServiceEntry,
 ) -> Result<Verdict, Reason> {
     let seen = look(frame, packet, service);
     if service.guarded() {
         admit(tables, service, packet, seen.kind)?;
     }
-    let placed = place(tables, control, packet, service, seen)?;
+    let placed = place(tables, control, (packet, asked), service, seen)?;
     let backend = tables.backend(placed.choice.id).ok_or(Reason::NoBackend)?;
     let verdict = forward(frame, tables, &packet.ip, backend, placed.hash)?;
     tables.count_forward(placed.choice.id, packet.ip.total_len, u64::from(placed.choice.new_flow));
@@ -50,7 +51,7 @@ pub(super) fn look<F: Frame>(frame: &F, packet: &Packet, service: &ServiceEntry)
 pub(super) fn place<T: Tables>(
     tables: &T,
     control: &Control,
-    packet: &Packet,
+    (packet, asked): (&Packet, &mut Asked),
     service: &ServiceEntry,
     seen: quic::Seen,
 ) -> Result<Placed, Reason> {
@@ -58,8 +59,8 @@ pub(super) fn place<T: Tables>(
     let choice = match seen.server.and_then(|server| named(tables, service, server)) {
         Some(choice) => choice,
         None => {
-            let slot = slot(tables, service, hash).ok_or(Reason::NoBackend)?;
-            choose(tables, service, packet, seen.kind, slot).ok_or(Reason::NoBackend)?
+            let slot = slot(tables, control, packet, service, hash).ok_or(Reason::NoBackend)?;
+            choose(tables, service, packet, (seen.kind, slot), asked).ok_or(Reason::NoBackend)?
         }
     };
     if packet.ip.state == State::First {
@@ -88,16 +89,27 @@ pub(super) fn find<T: Tables>(
     service: &ServiceEntry,
 ) -> Option<(BackendId, u64)> {
     let hash = flow_hash(control, packet);
-    let slot = slot(tables, service, hash)?;
+    let slot = slot(tables, control, packet, service, hash)?;
     Some((owner(tables, service, packet, slot)?, hash))
 }
 
+/// The slot of a flow with this hash; or of its source, where the service goes by that.
 #[inline(always)]
-fn slot<T: Tables>(tables: &T, service: &ServiceEntry, hash: u64) -> Option<Slot> {
+fn slot<T: Tables>(
+    tables: &T,
+    control: &Control,
+    packet: &Packet,
+    service: &ServiceEntry,
+    hash: u64,
+) -> Option<Slot> {
+    let hash = match service.flags & ServiceEntry::BY_SOURCE {
+        0 => hash,
+        _ => hash::source(control.hash_key, packet.ip.source, packet.ip.destination),
+    };
     tables.slot(service.ring_start.wrapping_add(hash::slot(hash, service.ring_size)))
 }
 
-/// The hash that places a packet's flow.
+/// The hash of a packet's flow.
 #[inline(always)]
 pub(super) fn flow_hash(control: &Control, packet: &Packet) -> u64 {
     hash::flow(

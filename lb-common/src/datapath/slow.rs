@@ -141,7 +141,7 @@ fn balance<F: Frame, T: Tables>(
     let plain = packet.ip.state == State::Whole && packet.ip.is_plain();
     let admitted =
         if service.guarded() && !plain { admit(tables, service, packet, seen.kind) } else { Ok(()) };
-    match admitted.and_then(|()| place(tables, control, packet, service, seen)) {
+    match admitted.and_then(|()| place(tables, control, (packet, &mut work.asked), service, seen)) {
         Ok(placed) => {
             work.order.hash = placed.hash;
             work.order.service = service.id;

@@ -1,10 +1,21 @@
 //! Access to the maps.
 
 use crate::abi::{
-    AclKey, AclVerdict, BackendEntry, BackendId, BucketKey, Control, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, PortEntry, PrefixEntry, ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry,
-    ServiceKey, Slot, VipEntry, VipKey,
+    AclKey, AclVerdict, AffinityEntry, AffinityKey, BackendEntry, BackendId, BucketKey, Control, FlowEntry,
+    FlowKey, FlowTable, FragmentEntry, FragmentKey, LoadEntry, PolicyEntry, PortEntry, PrefixEntry,
+    ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
+
+/// What became of the wish to record a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recorded {
+    /// It is recorded now.
+    New,
+    /// Another CPU has recorded it meanwhile: what it says counts.
+    Present,
+    /// There was no room.
+    Failed,
+}
 
 /// What the engine reads and writes besides the frame. Large values are references into the maps, which would otherwise
 /// fill the BPF stack: what must not change between two looks is read once.
@@ -49,14 +60,30 @@ pub trait Tables {
     /// Adds to it, if it is there.
     fn add_bucket(&self, key: &BucketKey, time_ns: u64);
 
-    /// A recorded flow.
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
-    /// Records a flow, unless it is already recorded.
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry);
-    /// Replaces a recorded flow's entry.
-    fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry);
+    /// A flow recorded in a table.
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<FlowEntry>;
+    /// Records a flow in a table, unless it is there.
+    fn record_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Recorded;
+    /// Replaces the entry of a flow that a table has.
+    fn correct_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry);
     /// Sets when a recorded flow was last seen. May be lost.
-    fn touch_flow(&self, key: &FlowKey, now_ns: u64);
+    fn touch_flow(&self, table: FlowTable, key: &FlowKey, now_ns: u64);
+    /// Takes a flow out of a table.
+    fn forget_flow(&self, table: FlowTable, key: &FlowKey);
+
+    /// How a service picks backends for new flows.
+    fn policy(&self, service: u32) -> Option<PolicyEntry>;
+    /// The number of the next turn of a service's schedule; of this CPU's own.
+    fn turn(&self, service: u32) -> u64;
+    /// A backend's load and weight.
+    fn load(&self, backend: BackendId) -> Option<LoadEntry>;
+    /// Adds to a backend's load; never lost.
+    fn add_load(&self, backend: BackendId, flows: i64);
+    /// The backend that a client is remembered with.
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityEntry>;
+    /// Remembers it. May be lost.
+    fn set_affinity(&self, key: &AffinityKey, entry: &AffinityEntry);
+
     /// Where the first fragment of a packet went.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
     /// Records it, or replaces the record.
@@ -68,6 +95,8 @@ pub trait Tables {
     fn count(&self, reason: Reason);
     /// Counts a packet of a service that was dropped.
     fn count_drop(&self, service: u32, reason: Reason);
+    /// Counts a packet of a service besides what becomes of it ([`Reason::is_note`]).
+    fn count_note(&self, service: u32, reason: Reason);
     /// Counts a forwarded packet of `bytes` bytes, `flows` (0 or 1) of them new flows.
     fn count_forward(&self, backend: BackendId, bytes: u32, flows: u64);
 }

@@ -5,6 +5,8 @@
 #![no_std]
 #![no_main]
 
+#[path = "balancer/flows.rs"]
+mod flows;
 #[path = "balancer/maps.rs"]
 mod maps;
 #[path = "balancer/memory.rs"]

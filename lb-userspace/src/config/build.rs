@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::decode::At;
 use super::schema::{self, Config, Pool, Servers};
 use crate::model::{
-    Admission, Backend, Echo, Interface, Limits, Model, OtherPorts, Prefix, Protocol, Service, ServiceId, Vip,
+    Admission, Backend, DrainRules, Echo, FlowRules, Interface, Limits, Model, OtherPorts, Prefix, Protocol,
+    Service, ServiceId, Vip,
 };
 
 /// The model of a config without errors.
@@ -92,6 +93,8 @@ fn make_services<'c>(
         agent: pool.agent.clone(),
         quic: quic.filter(|_| id.protocol == Protocol::Udp),
         admission: admission.clone(),
+        flows: FlowRules::of(id.protocol),
+        drain: DrainRules::default(),
     }))
 }
 
@@ -118,6 +121,8 @@ fn make_limits(limits: &schema::Limits) -> Limits {
         services: plain(&limits.services),
         backends: plain(&limits.backends),
         flows: plain(&limits.flows),
+        udp_flows: None,
+        affinity: None,
         probes: plain(&limits.probes),
     }
 }

@@ -121,6 +121,7 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
             backends,
             quic: service.quic,
             admission: service.admission.clone(),
+            flows: service.flows,
         });
     }
     add_vips(&mut assembled, model, attached, links, uses);

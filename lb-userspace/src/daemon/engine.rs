@@ -376,12 +376,14 @@ impl Engine {
 
 /// Limits that differ from the maps that are there.
 fn limits(model: &Model, size: &Size) -> Option<Finding> {
-    let Limits { ring_slots, services, backends, flows, probes: _ } = model.limits;
+    let Limits { ring_slots, services, backends, flows, udp_flows, affinity, probes: _ } = model.limits;
     let pairs = [
         (ring_slots, size.ring_slots),
         (services, size.services),
         (backends, size.backends),
-        (flows, size.flows),
+        (flows, size.tcp_flows.established),
+        (udp_flows, size.udp_flows.established),
+        (affinity, size.affinity),
     ];
     let differs = pairs.iter().any(|(wanted, present)| wanted.is_some_and(|wanted| wanted != *present));
     differs.then(|| {

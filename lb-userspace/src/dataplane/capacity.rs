@@ -2,10 +2,12 @@
 
 use lb_common::abi::names::{self, PORTS as PORTS_MAP};
 use lb_common::abi::{
-    BackendCounters, BackendEntry, BucketKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, PROBE_SLOTS,
-    PortEntry, ProbeEntry, REASON_SLOTS, RateEntry, ServiceEntry, ServiceKey, VipEntry, VipKey,
+    AffinityEntry, AffinityKey, BackendCounters, BackendEntry, BucketKey, FlowEntry, FlowKey, FragmentEntry,
+    FragmentKey, LoadEntry, PROBE_SLOTS, PolicyEntry, PortEntry, ProbeEntry, REASON_SLOTS, RateEntry,
+    ServiceEntry, ServiceKey, VipEntry, VipKey,
 };
 
+use super::flow_maps::FlowMaps;
 use crate::reconcile::Size;
 
 /// Interfaces that one data plane can use.
@@ -47,20 +49,23 @@ impl Memory {
 /// are not in it: they take memory for what is in them only.
 pub fn memory(size: &Size, cpus: u64) -> Memory {
     use names::{
-        BACKEND_COUNTERS, BACKENDS, FLOWS, PROBES, RATES, REASONS, RINGS, SERVICE_BUCKETS, SERVICE_DROPS,
-        SERVICES, VIPS,
+        BACKEND_COUNTERS, BACKENDS, PROBES, RATES, REASONS, RINGS, SERVICE_BUCKETS, SERVICE_DROPS, SERVICES,
+        VIPS,
     };
     let of = |bytes: usize| (bytes as u64).next_multiple_of(8);
     let hash =
         |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
     let backends = u64::from(size.backends) + 1;
-    let maps = vec![
+    let mut maps = vec![
         (SERVICES, hash(size.keys, size_of::<ServiceKey>(), size_of::<ServiceEntry>())),
         (VIPS, hash(size.vips, size_of::<VipKey>(), size_of::<VipEntry>())),
         (RINGS, u64::from(size.ring_slots) * 8),
         (BACKENDS, backends * of(size_of::<BackendEntry>())),
         (PORTS_MAP, u64::from(size.ports + 1) * (of(size_of::<PortEntry>()) + 8)),
-        (FLOWS, hash(size.flows, size_of::<FlowKey>(), size_of::<FlowEntry>())),
+        (names::POLICIES, u64::from(size.services) * of(size_of::<PolicyEntry>())),
+        (names::TURNS, u64::from(size.services) * 8 * cpus),
+        (names::LOADS, backends * of(size_of::<LoadEntry>())),
+        (names::AFFINITY, hash(size.affinity, size_of::<AffinityKey>(), size_of::<AffinityEntry>())),
         (BACKEND_COUNTERS, backends * of(size_of::<BackendCounters>()) * cpus),
         (SERVICE_DROPS, u64::from(size.services) * u64::from(REASON_SLOTS) * 8 * cpus),
         (REASONS, u64::from(REASON_SLOTS) * 8 * cpus),
@@ -72,12 +77,20 @@ pub fn memory(size: &Size, cpus: u64) -> Memory {
         (names::STAGES, u64::from(size.ports + 1) * 16),
         (names::SAMPLES, u64::from(SAMPLES)),
     ];
+    for (table, tcp) in FlowMaps::all() {
+        let entries = size.flows(table, tcp);
+        maps.push((
+            names::flow_table(table, tcp),
+            hash(entries, size_of::<FlowKey>(), size_of::<FlowEntry>()),
+        ));
+    }
     Memory { maps }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::FlowSizes;
 
     /// The promise of the documentation: 10 services with 100 backends each fit 32 MiB, also on 64 CPUs.
     #[test]
@@ -89,7 +102,9 @@ mod tests {
             ring_slots: 1 << 20,
             backends: 4000,
             ports: PORTS,
-            flows: 65_536,
+            tcp_flows: FlowSizes { half_open: 16 << 10, established: 32 << 10, old: 32 << 10 },
+            udp_flows: FlowSizes { half_open: 8 << 10, established: 16 << 10, old: 16 << 10 },
+            affinity: 1,
         };
         assert!(memory(&size, 64).total() <= 32 << 20, "{:?}", memory(&size, 64));
     }

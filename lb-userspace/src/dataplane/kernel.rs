@@ -9,9 +9,10 @@ use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
 
+use super::flow_maps::FlowMaps;
 use super::maps::{BACKEND_WORDS, Maps};
 use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, counters, object, stages};
-use crate::reconcile::{Observed, Plan, Size, Step, TrieKey};
+use crate::reconcile::{Flow, Observed, Plan, Size, Step, TrieKey};
 
 /// Pinned maps, open for reading and writing.
 pub struct KernelPlane {
@@ -62,7 +63,11 @@ impl KernelPlane {
 
     /// Number of recorded flows; more or less where they change while they are counted.
     pub fn flow_count(&self) -> usize {
-        self.maps.flows.keys().take(self.maps.size.flows as usize).count()
+        let count = |(table, tcp)| {
+            let most = self.maps.size.flows(table, tcp) as usize;
+            self.maps.flows.table(table, tcp).keys().take(most).count()
+        };
+        FlowMaps::all().map(count).sum()
     }
 
     fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {
@@ -233,10 +238,18 @@ impl DataPlane for KernelPlane {
 
     /// When the entry at which the walk stands is evicted, the kernel starts over: the walk is bounded, and one that
     /// needed more steps than there can be entries is incomplete.
-    fn flows(&self) -> Result<Option<Vec<(FlowKey, FlowEntry)>>, Error> {
-        let most = self.maps.size.flows as usize + WALK_SLACK;
-        let flows: Vec<_> = self.maps.flows.iter().take(most).filter_map(Result::ok).collect();
-        Ok((flows.len() < most).then_some(flows))
+    fn flows(&self) -> Result<Option<Vec<Flow>>, Error> {
+        let mut all = Vec::new();
+        for (table, tcp) in FlowMaps::all() {
+            let most = self.maps.size.flows(table, tcp) as usize + WALK_SLACK;
+            let before = all.len();
+            let entries = self.maps.flows.table(table, tcp).iter().take(most).filter_map(Result::ok);
+            all.extend(entries.map(|(key, entry)| Flow { table, key, entry }));
+            if all.len() - before >= most {
+                return Ok(None);
+            }
+        }
+        Ok(Some(all))
     }
 
     fn execute(&mut self, step: &Step) -> Result<(), Error> {
@@ -285,10 +298,11 @@ impl DataPlane for KernelPlane {
             Step::DeleteService(key) => self.maps.services.remove(key).map_err(Error::map(SERVICES))?,
             Step::PutVip(key, entry) => self.maps.vips.insert(key, entry, 0).map_err(Error::map(VIPS))?,
             Step::DeleteVip(key) => self.maps.vips.remove(key).map_err(Error::map(VIPS))?,
-            Step::DeleteFlow(key, seen_ns) => {
+            Step::DeleteFlow(table, key, seen_ns) => {
+                let table = self.maps.flows.table_mut(*table, key.is_tcp());
                 // Read again just before: a flow that lives on is left alone.
-                if self.maps.flows.get(key, 0).is_ok_and(|flow| flow.last_seen_ns == *seen_ns) {
-                    let _evicted_meanwhile = self.maps.flows.remove(key);
+                if table.get(key, 0).is_ok_and(|flow| flow.last_seen_ns == *seen_ns) {
+                    let _evicted_meanwhile = table.remove(key);
                 }
             }
         }

@@ -3,9 +3,10 @@
 use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use lb_common::abi::{names::*, *};
-use lb_common::datapath::Tables;
+use lb_common::datapath::{Recorded, Tables};
 use typed_arena::Arena;
 
+use super::flow_maps::FlowMaps;
 use super::maps::BACKEND_WORDS;
 use super::mmap::Words;
 use super::{Error, Pins};
@@ -22,7 +23,10 @@ pub struct LiveTables {
     service_buckets: Array<MapData, u64>,
     buckets: HashMap<MapData, BucketKey, u64>,
     fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
-    flows: HashMap<MapData, FlowKey, FlowEntry>,
+    flows: FlowMaps,
+    policies: Array<MapData, PolicyEntry>,
+    loads: Array<MapData, LoadEntry>,
+    affinity: HashMap<MapData, AffinityKey, AffinityEntry>,
     quic: HashMap<MapData, QuicKey, u32>,
     ports: Array<MapData, PortEntry>,
     probes: Array<MapData, ProbeEntry>,
@@ -64,7 +68,10 @@ impl LiveTables {
             service_buckets: array(map(SERVICE_BUCKETS)?, SERVICE_BUCKETS)?,
             buckets: hash(Map::LruHashMap(map(SOURCE_BUCKETS)?), SOURCE_BUCKETS)?,
             fragments: hash(Map::LruHashMap(map(FRAGMENTS)?), FRAGMENTS)?,
-            flows: hash(Map::LruHashMap(map(FLOWS)?), FLOWS)?,
+            flows: FlowMaps::open(map)?,
+            policies: array(map(POLICIES)?, POLICIES)?,
+            loads: array(map(LOADS)?, LOADS)?,
+            affinity: hash(Map::LruHashMap(map(AFFINITY)?), AFFINITY)?,
             quic: hash(Map::HashMap(map(QUIC_IDS)?), QUIC_IDS)?,
             ports: array(map(PORTS)?, PORTS)?,
             probes: array(map(PROBES)?, PROBES)?,
@@ -166,8 +173,25 @@ impl Tables for LiveTables {
         found(self.buckets.get(key, 0))
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        found(self.flows.get(key, 0))
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<FlowEntry> {
+        found(self.flows.table(table, key.is_tcp()).get(key, 0))
+    }
+
+    fn policy(&self, service: u32) -> Option<PolicyEntry> {
+        found(self.policies.get(&service, 0))
+    }
+
+    fn load(&self, backend: BackendId) -> Option<LoadEntry> {
+        found(self.loads.get(&backend.get(), 0))
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityEntry> {
+        found(self.affinity.get(key, 0))
+    }
+
+    /// Whose turn it is depends on the CPU that a packet comes to.
+    fn turn(&self, _: u32) -> u64 {
+        0
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
@@ -183,9 +207,15 @@ impl Tables for LiveTables {
     fn add_service_bucket(&self, _: u32, _: u64) {}
     fn set_bucket(&self, _: &BucketKey, _: u64) {}
     fn add_bucket(&self, _: &BucketKey, _: u64) {}
-    fn record_flow(&self, _: &FlowKey, _: &FlowEntry) {}
-    fn correct_flow(&self, _: &FlowKey, _: &FlowEntry) {}
-    fn touch_flow(&self, _: &FlowKey, _: u64) {}
+    fn record_flow(&self, _: FlowTable, _: &FlowKey, _: &FlowEntry) -> Recorded {
+        Recorded::New
+    }
+    fn correct_flow(&self, _: FlowTable, _: &FlowKey, _: &FlowEntry) {}
+    fn touch_flow(&self, _: FlowTable, _: &FlowKey, _: u64) {}
+    fn forget_flow(&self, _: FlowTable, _: &FlowKey) {}
+    fn add_load(&self, _: BackendId, _: i64) {}
+    fn set_affinity(&self, _: &AffinityKey, _: &AffinityEntry) {}
+    fn count_note(&self, _: u32, _: Reason) {}
     fn record_fragment(&self, _: &FragmentKey, _: &FragmentEntry) {}
     fn count(&self, _: Reason) {}
     fn count_drop(&self, _: u32, _: Reason) {}

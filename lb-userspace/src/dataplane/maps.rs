@@ -5,6 +5,7 @@ use aya::maps::{
 };
 use lb_common::abi::{names::*, *};
 
+use super::flow_maps::FlowMaps;
 use super::mmap::Words;
 use super::{Error, Pins};
 use crate::reconcile::Size;
@@ -18,7 +19,9 @@ pub(super) struct Maps {
     pub(super) backends: Words,
     pub(super) ports: Array<MapData, PortEntry>,
     pub(super) egress: DevMap<MapData>,
-    pub(super) flows: HashMap<MapData, FlowKey, FlowEntry>,
+    pub(super) flows: FlowMaps,
+    pub(super) policies: Words,
+    pub(super) loads: Words,
     pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub(super) service_drops: PerCpuArray<MapData, u64>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
@@ -32,6 +35,11 @@ pub(super) struct Maps {
 
 /// Words of a backend's entry.
 pub(super) const BACKEND_WORDS: usize = size_of::<BackendEntry>() / 8;
+
+/// Words of a service's policy.
+pub(super) const POLICY_WORDS: usize = size_of::<PolicyEntry>() / 8;
+/// Words of a backend's load.
+pub(super) const LOAD_WORDS: usize = size_of::<LoadEntry>() / 8;
 
 /// Bytes in front of a trie key's data, which say how many of its bits count.
 const TRIE_BITS: usize = size_of::<u32>();
@@ -48,7 +56,13 @@ fn shape(name: &str) -> Shape {
         BACKENDS => Shape(MapType::Array, index, size_of::<BackendEntry>()),
         PORTS => Shape(MapType::Array, index, size_of::<PortEntry>()),
         EGRESS => Shape(MapType::DevMap, index, 8),
-        FLOWS => Shape(MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>()),
+        TCP_HALF_OPEN | TCP_ESTABLISHED | TCP_OLD | UDP_HALF_OPEN | UDP_ESTABLISHED | UDP_OLD => {
+            Shape(MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>())
+        }
+        POLICIES => Shape(MapType::Array, index, size_of::<PolicyEntry>()),
+        TURNS => Shape(MapType::PerCpuArray, index, size_of::<u64>()),
+        LOADS => Shape(MapType::Array, index, size_of::<LoadEntry>()),
+        AFFINITY => Shape(MapType::LruHash, size_of::<AffinityKey>(), size_of::<AffinityEntry>()),
         BACKEND_COUNTERS => Shape(MapType::PerCpuArray, index, size_of::<BackendCounters>()),
         PROBES => Shape(MapType::Array, index, size_of::<ProbeEntry>()),
         PREFIXES => Shape(MapType::LpmTrie, TRIE_BITS + size_of::<PrefixKey>(), size_of::<PrefixEntry>()),
@@ -138,7 +152,9 @@ impl Maps {
         }
         let mut take = |name: &'static str| all.remove(name).ok_or(Error::Missing(name));
         let (services, vips, rings, backends) = (take(SERVICES)?, take(VIPS)?, take(RINGS)?, take(BACKENDS)?);
-        let (ports, flows, rates) = (take(PORTS)?, take(FLOWS)?, take(RATES)?);
+        let (ports, rates, affinity) = (take(PORTS)?, take(RATES)?, take(AFFINITY)?);
+        let flows = FlowMaps::open(&mut take)?;
+        let [tcp_flows, udp_flows] = flows.sizes();
         let size = Size {
             services: entries(&rates, RATES)?,
             keys: entries(&services, SERVICES)?,
@@ -146,7 +162,9 @@ impl Maps {
             ring_slots: entries(&rings, RINGS)?,
             backends: entries(&backends, BACKENDS)?.saturating_sub(1),
             ports: entries(&ports, PORTS)?.saturating_sub(1),
-            flows: entries(&flows, FLOWS)?,
+            tcp_flows,
+            udp_flows,
+            affinity: entries(&affinity, AFFINITY)?,
         };
         let words = |name: &'static str, map: MapData, count: usize| words(pins, name, map, count);
         Ok(Self {
@@ -157,7 +175,9 @@ impl Maps {
             backends: words(BACKENDS, backends, (size.backends as usize + 1) * BACKEND_WORDS)?,
             ports: Array::try_from(Map::Array(ports)).map_err(Error::map(PORTS))?,
             egress: DevMap::try_from(Map::DevMap(take(EGRESS)?)).map_err(Error::map(EGRESS))?,
-            flows: HashMap::try_from(Map::LruHashMap(flows)).map_err(Error::map(FLOWS))?,
+            flows,
+            policies: words(POLICIES, take(POLICIES)?, size.services as usize * POLICY_WORDS)?,
+            loads: words(LOADS, take(LOADS)?, (size.backends as usize + 1) * LOAD_WORDS)?,
             backend_counters: PerCpuArray::try_from(Map::PerCpuArray(take(BACKEND_COUNTERS)?))
                 .map_err(Error::map(BACKEND_COUNTERS))?,
             service_drops: PerCpuArray::try_from(Map::PerCpuArray(take(SERVICE_DROPS)?))

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::abi::{BackendState, Control, FlowEntry, FlowKey, PROBE_SLOTS, PrefixKey, Slot};
+use lb_common::abi::{BackendState, Control, PROBE_SLOTS, PrefixKey, Slot};
 use lb_common::datapath::host::HostTables;
 
 use super::{DataPlane, Error};
-use crate::reconcile::{AclEntries, Observed, Size, Step};
+use crate::reconcile::{AclEntries, Flow, Observed, Size, Step};
 
 /// Holds what the steps so far have made.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +29,8 @@ impl MemoryPlane {
     }
 
     /// Records a flow, as the program would.
-    pub fn record_flow(&mut self, key: FlowKey, entry: FlowEntry) {
-        self.state.flows.push((key, entry));
+    pub fn record_flow(&mut self, flow: Flow) {
+        self.state.flows.push(flow);
     }
 
     /// The source lists, by number.
@@ -87,7 +87,7 @@ impl DataPlane for MemoryPlane {
         Ok(state)
     }
 
-    fn flows(&self) -> Result<Option<Vec<(FlowKey, FlowEntry)>>, Error> {
+    fn flows(&self) -> Result<Option<Vec<Flow>>, Error> {
         Ok(Some(self.state.flows.clone()))
     }
 
@@ -125,7 +125,9 @@ impl DataPlane for MemoryPlane {
             Step::DeletePrefix(key) => drop(state.prefixes.remove(key)),
             Step::PutVip(key, entry) => drop(state.vips.insert(*key, *entry)),
             Step::DeleteVip(key) => drop(state.vips.remove(key)),
-            Step::DeleteFlow(key, _) => state.flows.retain(|(flow, _)| flow != key),
+            Step::DeleteFlow(table, key, _) => {
+                state.flows.retain(|flow| (flow.table, flow.key) != (*table, *key));
+            }
         }
         Ok(())
     }

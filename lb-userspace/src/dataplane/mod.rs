@@ -11,6 +11,7 @@ mod decap;
 mod decap_found;
 mod error;
 mod events;
+mod flow_maps;
 mod foreign;
 mod kernel;
 mod kernel_log;
@@ -42,16 +43,14 @@ pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
 pub use samples::Sampling;
 
-use lb_common::abi::{FlowEntry, FlowKey};
-
-use crate::reconcile::{Observed, Plan, Step};
+use crate::reconcile::{Flow, Observed, Plan, Step};
 
 /// A data plane.
 pub trait DataPlane {
     /// A snapshot of all maps that steps write, without recorded flows.
     fn observe(&self) -> Result<Observed, Error>;
     /// All recorded flows; `None` where they change too fast to be read completely.
-    fn flows(&self) -> Result<Option<Vec<(FlowKey, FlowEntry)>>, Error>;
+    fn flows(&self) -> Result<Option<Vec<Flow>>, Error>;
     /// Executes one step.
     fn execute(&mut self, step: &Step) -> Result<(), Error>;
 

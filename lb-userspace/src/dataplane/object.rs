@@ -28,7 +28,7 @@ pub(super) fn balancer(pins: &Pins, size: &Size, port: u16) -> Result<Ebpf, Erro
     loader.load(BALANCER).map_err(Error::load)
 }
 
-fn max_entries(size: &Size) -> [(&'static str, u32); 19] {
+fn max_entries(size: &Size) -> [(&'static str, u32); 28] {
     use lb_common::abi::REASON_SLOTS;
     [
         (SERVICES, size.keys),
@@ -37,7 +37,16 @@ fn max_entries(size: &Size) -> [(&'static str, u32); 19] {
         (BACKENDS, size.backends + 1),
         (PORTS, size.ports + 1),
         (EGRESS, size.ports + 1),
-        (FLOWS, size.flows),
+        (TCP_HALF_OPEN, size.tcp_flows.half_open),
+        (TCP_ESTABLISHED, size.tcp_flows.established),
+        (TCP_OLD, size.tcp_flows.old),
+        (UDP_HALF_OPEN, size.udp_flows.half_open),
+        (UDP_ESTABLISHED, size.udp_flows.established),
+        (UDP_OLD, size.udp_flows.old),
+        (POLICIES, size.services),
+        (TURNS, size.services),
+        (LOADS, size.backends + 1),
+        (AFFINITY, size.affinity),
         (BACKEND_COUNTERS, size.backends + 1),
         (SERVICE_DROPS, size.services * REASON_SLOTS),
         (PREFIXES, Size::PREFIXES),

@@ -4,6 +4,7 @@
 //! ids, memory) is not known here.
 
 mod admission;
+mod flows;
 mod health;
 mod nic;
 pub mod ring;
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use admission::{Admission, Prefix, Rate, RateLimits};
+pub use flows::{Algorithm, DrainRules, FlowRules, IdleTimes, OnRemove, Tracking};
 pub use health::{
     AgentCheck, AllDown, BodyMatch, Check, CheckKind, Exchange, FailurePolicy, HealthPolicy, HttpCheck,
     Require, Timing, TlsCheck, Via,
@@ -149,6 +151,10 @@ pub struct Service {
     pub quic: Option<Quic>,
     /// Whose packets it takes, and how many.
     pub admission: Admission,
+    /// How new flows get their backends, and what is remembered of flows.
+    pub flows: FlowRules,
+    /// How its backends come and go.
+    pub drain: DrainRules,
 }
 
 /// How a UDP service treats QUIC.
@@ -232,8 +238,12 @@ pub struct Limits {
     pub services: Option<u32>,
     /// (Service, backend) pairs.
     pub backends: Option<u32>,
-    /// Entries of the flow table.
+    /// Entries of each of TCP's flow tables for established and old flows; half as many half-open ones.
     pub flows: Option<u32>,
+    /// The same for UDP and SCTP.
+    pub udp_flows: Option<u32>,
+    /// Clients remembered for affinity.
+    pub affinity: Option<u32>,
     /// Probes in flight at a time.
     pub probes: Option<u32>,
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{BackendState, VipEntry};
 
-use crate::model::{Admission, Encap, Prefix, Quic, ServiceId};
+use crate::model::{Admission, Encap, FlowRules, Prefix, Quic, ServiceId};
 
 /// The whole of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -46,6 +46,8 @@ pub struct DesiredService {
     pub quic: Option<Quic>,
     /// Whose packets it takes, and how many.
     pub admission: Admission,
+    /// How new flows get their backends, and what is remembered of flows.
+    pub flows: FlowRules,
 }
 
 /// A backend.

@@ -24,7 +24,7 @@ pub use address::{TrieKey, narrow, wide};
 pub use desired::{Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel};
 pub use keys::key_count;
 pub use lists::AclEntries;
-pub use observed::{Observed, Size};
+pub use observed::{Flow, FlowSizes, Observed, Size};
 pub use rings::Memo;
 pub use step::{Plan, Step};
 pub use sweep::{Changes, sweep};

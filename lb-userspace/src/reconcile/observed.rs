@@ -3,12 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
-    BackendEntry, BackendState, Control, FlowEntry, FlowKey, PortEntry, PrefixEntry, PrefixKey, Protocol,
-    QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, SlotState, VipEntry, VipKey,
+    BackendEntry, BackendState, Control, FlowEntry, FlowKey, FlowTable, PortEntry, PrefixEntry, PrefixKey,
+    Protocol, QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, SlotState, VipEntry, VipKey,
 };
 
 use super::{TrieKey, narrow, record};
 use crate::model::ServiceId;
+
+/// A recorded flow, and where.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Flow {
+    /// The table.
+    pub table: FlowTable,
+    /// Its addresses and ports.
+    pub key: FlowKey,
+    /// What is recorded.
+    pub entry: FlowEntry,
+}
 
 /// A snapshot.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -38,7 +49,7 @@ pub struct Observed {
     /// Ports that a program is attached to: they stay.
     pub attached: BTreeSet<u16>,
     /// Recorded flows; only for a sweep, and only where they matter, see [`Observed::needs_flows`].
-    pub flows: Vec<(FlowKey, FlowEntry)>,
+    pub flows: Vec<Flow>,
     /// The monotonic clock in nanoseconds, as flows are stamped with.
     pub now_ns: u64,
 }
@@ -93,8 +104,41 @@ pub struct Size {
     pub backends: u32,
     /// Ports.
     pub ports: u32,
-    /// Recorded flows.
-    pub flows: u32,
+    /// Flows of TCP that are recorded.
+    pub tcp_flows: FlowSizes,
+    /// Flows of UDP and SCTP that are recorded.
+    pub udp_flows: FlowSizes,
+    /// Clients that are remembered with their backend.
+    pub affinity: u32,
+}
+
+/// Capacities of the flow tables of a protocol, in entries.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FlowSizes {
+    /// Half-open flows.
+    pub half_open: u32,
+    /// Established ones.
+    pub established: u32,
+    /// Flows from before a change.
+    pub old: u32,
+}
+
+impl FlowSizes {
+    /// The capacity of a table.
+    pub fn of(&self, table: FlowTable) -> u32 {
+        match table {
+            FlowTable::HalfOpen => self.half_open,
+            FlowTable::Established => self.established,
+            FlowTable::Old => self.old,
+        }
+    }
+}
+
+impl Size {
+    /// The capacity of a flow table.
+    pub fn flows(&self, table: FlowTable, tcp: bool) -> u32 {
+        if tcp { self.tcp_flows.of(table) } else { self.udp_flows.of(table) }
+    }
 }
 
 /// Capacities that no config changes: these maps take memory for what is in them only, or little.

@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    BackendEntry, BackendId, Control, FlowKey, PortEntry, PrefixEntry, PrefixKey, Protocol, QuicKey,
-    RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
+    BackendEntry, BackendId, Control, FlowKey, FlowTable, PortEntry, PrefixEntry, PrefixKey, Protocol,
+    QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
 
 use super::{AclEntries, TrieKey, narrow, record};
@@ -102,7 +102,7 @@ pub enum Step {
     /// Removes a service address.
     DeleteVip(VipKey),
     /// Removes a recorded flow, if it is still the one that was last seen then (monotonic nanoseconds).
-    DeleteFlow(FlowKey, u64),
+    DeleteFlow(FlowTable, FlowKey, u64),
 }
 
 /// An address, or what stands for a prefix, with what follows.
@@ -210,7 +210,7 @@ impl fmt::Display for Step {
             Self::DeletePrefix(key) => write!(f, "- prefix {}", Range(*key)),
             Self::PutVip(key, _) => write!(f, "+ vip {}", narrow(key.address)),
             Self::DeleteVip(key) => write!(f, "- vip {}", narrow(key.address)),
-            Self::DeleteFlow(key, _) => {
+            Self::DeleteFlow(_, key, _) => {
                 write!(f, "- flow {}", At(key.source, u16::from_be_bytes(key.source_port)))
             }
         }

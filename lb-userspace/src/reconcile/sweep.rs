@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::{BackendId, BackendState, FlowEntry, FlowKey, Protocol, Slot, SlotState};
 use lb_common::datapath::hash;
 
-use super::{Observed, Plan, Step};
+use super::{Flow, Observed, Plan, Step};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// A TCP flow that is silent for so long is dead.
@@ -57,15 +57,15 @@ pub fn sweep(observed: &Observed, changes: &mut Changes) -> Plan {
     if !observed.needs_flows() {
         return Plan::default();
     }
-    let (live, dead): (Vec<_>, Vec<_>) =
-        observed.flows.iter().partition(|(key, flow)| is_live(observed, key, flow));
+    let (live, dead): (Vec<Flow>, Vec<Flow>) =
+        observed.flows.iter().partition(|flow| is_live(observed, &flow.key, &flow.entry));
     let mut steps: Vec<Step> =
-        dead.iter().map(|(key, flow)| Step::DeleteFlow(*key, flow.last_seen_ns)).collect();
+        dead.iter().map(|flow| Step::DeleteFlow(flow.table, flow.key, flow.entry.last_seen_ns)).collect();
     let is_down =
         |entry: &lb_common::abi::BackendEntry| BackendState::from_raw(entry.state) == BackendState::Retired;
     let down: BTreeSet<u32> =
         observed.backends.iter().filter(|(_, entry)| is_down(entry)).map(|(id, _)| *id).collect();
-    let mut named: BTreeSet<u32> = live.iter().map(|(_, flow)| flow.backend).collect();
+    let mut named: BTreeSet<u32> = live.iter().map(|flow| flow.entry.backend).collect();
     for (id, service) in observed.services() {
         let Some(slots) = observed.rings.get(&service.id) else { continue };
         let over = changes.is_over(service.id, id.protocol, observed.now_ns);
@@ -96,14 +96,9 @@ fn is_live(observed: &Observed, key: &FlowKey, flow: &FlowEntry) -> bool {
 }
 
 /// Unsettled slots of a service with a live flow that is not on the slot's current owner.
-fn strayed(
-    observed: &Observed,
-    service: u32,
-    slots: &[Slot],
-    live: &[(FlowKey, FlowEntry)],
-) -> BTreeSet<usize> {
-    let ours = live.iter().filter(|(_, entry)| entry.service == service);
-    let placed = ours.filter_map(|(flow, entry)| {
+fn strayed(observed: &Observed, service: u32, slots: &[Slot], live: &[Flow]) -> BTreeSet<usize> {
+    let ours = live.iter().filter(|flow| flow.entry.service == service);
+    let placed = ours.filter_map(|Flow { key: flow, entry, .. }| {
         let index = slot_of(observed, flow, slots.len())?;
         let slot = slots.get(index).filter(|slot| slot.state() != SlotState::Settled)?;
         (slot.current().get() != entry.backend).then_some(index)

@@ -4,16 +4,20 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use lb_common::abi::{
-    AclKey, AclVerdict, BackendEntry, BackendId, BucketKey, Control, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, PortEntry, PrefixEntry, ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry,
-    ServiceKey, Slot, VipEntry, VipKey,
+    AclKey, AclVerdict, AffinityEntry, AffinityKey, BackendEntry, BackendId, BucketKey, Control, FlowEntry,
+    FlowKey, FlowTable, FragmentEntry, FragmentKey, LoadEntry, PolicyEntry, PortEntry, PrefixEntry,
+    ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
-use lb_common::datapath::Tables;
+use lb_common::datapath::{Recorded, Tables};
 
 /// What was written.
 #[derive(Debug, Default)]
 struct Written {
-    flows: HashMap<FlowKey, FlowEntry>,
+    /// `None`: taken out.
+    flows: HashMap<(FlowTable, FlowKey), Option<FlowEntry>>,
+    turns: BTreeMap<u32, u64>,
+    loads: BTreeMap<u32, i64>,
+    affinity: BTreeMap<AffinityKey, AffinityEntry>,
     fragments: BTreeMap<FragmentKey, FragmentEntry>,
     service_buckets: BTreeMap<u32, u64>,
     buckets: BTreeMap<BucketKey, u64>,
@@ -114,25 +118,61 @@ impl<T: Tables> Tables for Overlay<'_, T> {
         }
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        let own = self.written.borrow().flows.get(key).copied();
-        own.or_else(|| self.below.flow(key))
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<FlowEntry> {
+        let own = self.written.borrow().flows.get(&(table, *key)).copied();
+        own.unwrap_or_else(|| self.below.flow(table, key))
     }
 
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        if self.flow(key).is_none() {
-            self.correct_flow(key, entry);
+    fn record_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Recorded {
+        if self.flow(table, key).is_some() {
+            return Recorded::Present;
+        }
+        self.written.borrow_mut().flows.insert((table, *key), Some(*entry));
+        Recorded::New
+    }
+
+    fn correct_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) {
+        self.written.borrow_mut().flows.insert((table, *key), Some(*entry));
+    }
+
+    fn touch_flow(&self, table: FlowTable, key: &FlowKey, now_ns: u64) {
+        if let Some(entry) = self.flow(table, key) {
+            self.correct_flow(table, key, &FlowEntry { last_seen_ns: now_ns, ..entry });
         }
     }
 
-    fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        self.written.borrow_mut().flows.insert(*key, *entry);
+    fn forget_flow(&self, table: FlowTable, key: &FlowKey) {
+        self.written.borrow_mut().flows.insert((table, *key), None);
     }
 
-    fn touch_flow(&self, key: &FlowKey, now_ns: u64) {
-        if let Some(entry) = self.flow(key) {
-            self.correct_flow(key, &FlowEntry { last_seen_ns: now_ns, ..entry });
-        }
+    fn policy(&self, service: u32) -> Option<PolicyEntry> {
+        self.below.policy(service)
+    }
+
+    fn turn(&self, service: u32) -> u64 {
+        let mut written = self.written.borrow_mut();
+        let given = written.turns.entry(service).or_default();
+        *given += 1;
+        self.below.turn(service) + *given - 1
+    }
+
+    fn load(&self, backend: BackendId) -> Option<LoadEntry> {
+        let below = self.below.load(backend)?;
+        let own = self.written.borrow().loads.get(&backend.get()).copied().unwrap_or_default();
+        Some(LoadEntry { load: below.load.wrapping_add_signed(own), ..below })
+    }
+
+    fn add_load(&self, backend: BackendId, flows: i64) {
+        *self.written.borrow_mut().loads.entry(backend.get()).or_default() += flows;
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityEntry> {
+        let own = self.written.borrow().affinity.get(key).copied();
+        own.or_else(|| self.below.affinity(key))
+    }
+
+    fn set_affinity(&self, key: &AffinityKey, entry: &AffinityEntry) {
+        self.written.borrow_mut().affinity.insert(*key, *entry);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
@@ -150,6 +190,8 @@ impl<T: Tables> Tables for Overlay<'_, T> {
 
     // A packet that is only explained has not been here.
     fn count(&self, _: Reason) {}
+
+    fn count_note(&self, _: u32, _: Reason) {}
 
     fn count_drop(&self, _: u32, _: Reason) {}
 

@@ -317,6 +317,9 @@ fn flow_words(noted: &Noted, names: &Names) -> Vec<String> {
     }
     match noted.flow {
         Some(Some(flow)) => lines.push(format!("flow: recorded, at {}", whose(names, flow.backend))),
+        Some(None) if noted.remark == Some(Reason::FlowAtRisk) => {
+            lines.push("flow: not known, and the slot is about to settle (flow_at_risk)".to_owned());
+        }
         Some(None) if noted.recorded => lines.push("flow: was not known, and is recorded now".to_owned()),
         Some(None) => lines.push("flow: not known".to_owned()),
         None => {}

@@ -4,11 +4,11 @@
 use std::cell::RefCell;
 
 use lb_common::abi::{
-    AclKey, AclVerdict, BackendEntry, BackendId, BucketKey, Control, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, PortEntry, PrefixEntry, ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry,
-    ServiceKey, Slot, VipEntry, VipKey,
+    AclKey, AclVerdict, AffinityEntry, AffinityKey, BackendEntry, BackendId, BucketKey, Control, FlowEntry,
+    FlowKey, FlowTable, FragmentEntry, FragmentKey, LoadEntry, PolicyEntry, PortEntry, PrefixEntry,
+    ProbeEntry, QuicKey, RangeKey, RateEntry, Reason, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
-use lb_common::datapath::Tables;
+use lb_common::datapath::{Recorded, Tables};
 
 /// What was noted, last lookups last.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,8 @@ pub struct Noted {
     pub first_fragment: bool,
     /// The reason that was counted.
     pub reason: Option<Reason>,
+    /// What was counted besides ([`Reason::is_note`]).
+    pub remark: Option<Reason>,
     /// The id of the service that the reason was counted for.
     pub dropped_for: Option<u32>,
     /// The backend that a forwarded packet was counted for, its length in bytes, and whether it begins a flow.
@@ -171,25 +173,57 @@ impl<T: Tables> Tables for Trace<'_, T> {
         self.tables.add_bucket(key, time_ns);
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        let known = self.tables.flow(key);
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<FlowEntry> {
+        let known = self.tables.flow(table, key);
         // A packet that is too big is looked at twice: what the first look recorded was not known before.
-        self.note(|noted| noted.flow = noted.flow.or(Some(known)));
+        self.note(|noted| {
+            if !noted.recorded {
+                noted.flow = Some(noted.flow.flatten().or(known));
+            }
+        });
         known
     }
 
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
+    fn record_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Recorded {
         self.note(|noted| noted.recorded = true);
-        self.tables.record_flow(key, entry);
+        self.tables.record_flow(table, key, entry)
     }
 
-    fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry) {
+    fn correct_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) {
         self.note(|noted| noted.recorded = true);
-        self.tables.correct_flow(key, entry);
+        self.tables.correct_flow(table, key, entry);
     }
 
-    fn touch_flow(&self, key: &FlowKey, now_ns: u64) {
-        self.tables.touch_flow(key, now_ns);
+    fn touch_flow(&self, table: FlowTable, key: &FlowKey, now_ns: u64) {
+        self.tables.touch_flow(table, key, now_ns);
+    }
+
+    fn forget_flow(&self, table: FlowTable, key: &FlowKey) {
+        self.tables.forget_flow(table, key);
+    }
+
+    fn policy(&self, service: u32) -> Option<PolicyEntry> {
+        self.tables.policy(service)
+    }
+
+    fn turn(&self, service: u32) -> u64 {
+        self.tables.turn(service)
+    }
+
+    fn load(&self, backend: BackendId) -> Option<LoadEntry> {
+        self.tables.load(backend)
+    }
+
+    fn add_load(&self, backend: BackendId, flows: i64) {
+        self.tables.add_load(backend, flows);
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityEntry> {
+        self.tables.affinity(key)
+    }
+
+    fn set_affinity(&self, key: &AffinityKey, entry: &AffinityEntry) {
+        self.tables.set_affinity(key, entry);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
@@ -215,6 +249,11 @@ impl<T: Tables> Tables for Trace<'_, T> {
     fn count_drop(&self, service: u32, reason: Reason) {
         self.note(|noted| (noted.reason, noted.dropped_for) = (Some(reason), Some(service)));
         self.tables.count_drop(service, reason);
+    }
+
+    fn count_note(&self, service: u32, reason: Reason) {
+        self.note(|noted| noted.remark = Some(reason));
+        self.tables.count_note(service, reason);
     }
 
     fn count_forward(&self, backend: BackendId, bytes: u32, flows: u64) {

@@ -5,17 +5,17 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::warn;
 use lb_common::abi::*;
-use lb_common::datapath::{Tables, Work};
+use lb_common::datapath::{Recorded, Tables, Work};
 use lb_ebpf::atomic_add;
 
-use crate::{memory, sampling};
+use crate::{flows, memory, sampling};
 
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -31,8 +31,6 @@ static BACKENDS: Array<BackendEntry> = Array::with_max_entries(1, BPF_F_MMAPABLE
 static PORTS: Array<PortEntry> = Array::with_max_entries(1, 0);
 #[map]
 pub static EGRESS: DevMap = DevMap::with_max_entries(1, 0);
-#[map]
-static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1, 0);
 #[map]
 static BACKEND_COUNTS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -273,30 +271,58 @@ impl<const NOTED: bool> Tables for Maps<NOTED> {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        // SAFETY: copied at once; an aliased element is caught by its service id, or sends one packet elsewhere.
-        unsafe { FLOWS.get(key) }.copied()
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<FlowEntry> {
+        flows::flow(table, key)
     }
 
     #[inline(always)]
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        // Another CPU may have recorded the same flow just now: then its entry stands.
-        let _already_recorded = FLOWS.insert(key, entry, u64::from(BPF_NOEXIST));
+    fn record_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Recorded {
+        flows::record(table, key, entry)
     }
 
     #[inline(always)]
-    fn correct_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        // A full LRU evicts; nothing else can fail, and an uncorrected record is corrected by the next packet.
-        let _corrected_later = FLOWS.insert(key, entry, u64::from(BPF_ANY));
+    fn correct_flow(&self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) {
+        flows::correct(table, key, entry);
     }
 
     #[inline(always)]
-    fn touch_flow(&self, key: &FlowKey, now_ns: u64) {
-        if let Some(entry) = FLOWS.get_ptr_mut(key) {
-            // SAFETY: the kernel gave us an element; on one reused meanwhile the next touch mends the stamp.
-            let entry = unsafe { &mut *entry };
-            entry.last_seen_ns = now_ns;
-        }
+    fn touch_flow(&self, table: FlowTable, key: &FlowKey, now_ns: u64) {
+        flows::touch(table, key, now_ns);
+    }
+
+    #[inline(always)]
+    fn forget_flow(&self, table: FlowTable, key: &FlowKey) {
+        flows::forget(table, key);
+    }
+
+    #[inline(always)]
+    fn policy(&self, service: u32) -> Option<PolicyEntry> {
+        flows::policy(service)
+    }
+
+    #[inline(always)]
+    fn turn(&self, service: u32) -> u64 {
+        flows::turn(service)
+    }
+
+    #[inline(always)]
+    fn load(&self, backend: BackendId) -> Option<LoadEntry> {
+        flows::load(backend)
+    }
+
+    #[inline(always)]
+    fn add_load(&self, backend: BackendId, added: i64) {
+        flows::add_load(backend, added);
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityEntry> {
+        flows::affinity(key)
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, key: &AffinityKey, entry: &AffinityEntry) {
+        flows::set_affinity(key, entry);
     }
 
     #[inline(always)]
@@ -321,6 +347,11 @@ impl<const NOTED: bool> Tables for Maps<NOTED> {
         if bump(&SERVICE_DROPS, service.wrapping_mul(REASON_SLOTS).wrapping_add(reason as u32)) {
             tell(service, reason);
         }
+    }
+
+    #[inline(always)]
+    fn count_note(&self, service: u32, reason: Reason) {
+        let _first = bump(&SERVICE_DROPS, service.wrapping_mul(REASON_SLOTS).wrapping_add(reason as u32));
     }
 
     #[inline(always)]

@@ -1,0 +1,70 @@
+//! The six flow tables as maps.
+
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::abi::{FlowEntry, FlowKey, FlowTable, names};
+
+use super::Error;
+use crate::reconcile::FlowSizes;
+
+/// One of them.
+type Table = HashMap<MapData, FlowKey, FlowEntry>;
+
+/// All of them, open.
+pub(super) struct FlowMaps {
+    /// Of TCP, in the order of [`FlowTable::ALL`].
+    tcp: [Table; 3],
+    /// Of everything else.
+    datagram: [Table; 3],
+    sizes: [FlowSizes; 2],
+}
+
+impl FlowMaps {
+    /// Opens each by its name.
+    pub(super) fn open(mut map: impl FnMut(&'static str) -> Result<MapData, Error>) -> Result<Self, Error> {
+        let mut sizes = [FlowSizes::default(); 2];
+        let [tcp_size, udp_size] = &mut sizes;
+        let [tcp, datagram] = [(true, tcp_size), (false, udp_size)].map(|(tcp, size)| {
+            let mut table = |table, entries: &mut u32| {
+                let name = names::flow_table(table, tcp);
+                let map = map(name)?;
+                *entries = map.info().map_err(Error::map(name))?.max_entries();
+                HashMap::try_from(Map::LruHashMap(map)).map_err(Error::map(name))
+            };
+            let half_open = table(FlowTable::HalfOpen, &mut size.half_open)?;
+            let established = table(FlowTable::Established, &mut size.established)?;
+            Ok::<_, Error>([half_open, established, table(FlowTable::Old, &mut size.old)?])
+        });
+        Ok(Self { tcp: tcp?, datagram: datagram?, sizes })
+    }
+
+    /// Capacities of the tables of TCP, and of everything else.
+    pub(super) fn sizes(&self) -> [FlowSizes; 2] {
+        self.sizes
+    }
+
+    /// A table of TCP, or of everything else.
+    pub(super) fn table(&self, table: FlowTable, tcp: bool) -> &Table {
+        let [half_open, established, old] = if tcp { &self.tcp } else { &self.datagram };
+        match table {
+            FlowTable::HalfOpen => half_open,
+            FlowTable::Established => established,
+            FlowTable::Old => old,
+        }
+    }
+
+    /// The same, to be written.
+    pub(super) fn table_mut(&mut self, table: FlowTable, tcp: bool) -> &mut Table {
+        let [half_open, established, old] = if tcp { &mut self.tcp } else { &mut self.datagram };
+        match table {
+            FlowTable::HalfOpen => half_open,
+            FlowTable::Established => established,
+            FlowTable::Old => old,
+        }
+    }
+
+    /// Each table and whether it is TCP's, in the order in which they are to be read: a flow that moves from one to
+    /// another meanwhile is in the later one.
+    pub(super) fn all() -> impl Iterator<Item = (FlowTable, bool)> {
+        FlowTable::ALL.into_iter().flat_map(|table| [(table, true), (table, false)])
+    }
+}

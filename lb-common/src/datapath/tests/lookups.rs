@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 
 use super::*;
-use crate::datapath::Tables;
+use crate::datapath::{Recorded, Tables};
 
 fn vip6() -> [u8; 16] {
     VIP6.octets()
@@ -175,15 +175,23 @@ noted! {
     bucket(key: &BucketKey) -> Option<u64>;
     set_bucket(key: &BucketKey, time_ns: u64);
     add_bucket(key: &BucketKey, time_ns: u64);
-    flow(key: &FlowKey) -> Option<FlowEntry>;
-    record_flow(key: &FlowKey, entry: &FlowEntry);
-    correct_flow(key: &FlowKey, entry: &FlowEntry);
-    touch_flow(key: &FlowKey, now_ns: u64);
+    flow(table: FlowTable, key: &FlowKey) -> Option<FlowEntry>;
+    record_flow(table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Recorded;
+    correct_flow(table: FlowTable, key: &FlowKey, entry: &FlowEntry);
+    touch_flow(table: FlowTable, key: &FlowKey, now_ns: u64);
+    forget_flow(table: FlowTable, key: &FlowKey);
+    policy(service: u32) -> Option<PolicyEntry>;
+    turn(service: u32) -> u64;
+    load(backend: BackendId) -> Option<LoadEntry>;
+    add_load(backend: BackendId, flows: i64);
+    affinity(key: &AffinityKey) -> Option<AffinityEntry>;
+    set_affinity(key: &AffinityKey, entry: &AffinityEntry);
     fragment(key: &FragmentKey) -> Option<FragmentEntry>;
     record_fragment(key: &FragmentKey, entry: &FragmentEntry);
     now_ns() -> u64;
     count(reason: Reason);
     count_drop(service: u32, reason: Reason);
+    count_note(service: u32, reason: Reason);
     count_forward(backend: BackendId, bytes: u32, flows: u64);
 }
 

@@ -7,6 +7,7 @@ mod fragments;
 mod links;
 mod lookups;
 mod parse;
+mod policies;
 mod probes;
 mod questions;
 mod quic;

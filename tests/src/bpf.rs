@@ -8,13 +8,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, PROBE_SLOTS, PortEntry, PrefixEntry,
-    PrefixKey, ProbeEntry, Reason, SampleFilter, Slot,
+    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, FlowTable, PROBE_SLOTS, PortEntry,
+    PrefixEntry, PrefixKey, ProbeEntry, Reason, SampleFilter, Slot,
 };
 use lb_common::datapath::host::{HostFrame, HostTables, run};
 use lb_common::datapath::{Verdict, Work, probe};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, Sampling, TestProgram};
-use lb_userspace::reconcile::{Desired, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan};
+use lb_userspace::reconcile::{Desired, FlowSizes, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan};
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 
@@ -22,8 +22,20 @@ use nix::time::{ClockId, clock_gettime};
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Large enough for every test; flows so many that the LRU never evicts.
-pub const SIZE: Size =
-    Size { services: 16, keys: 256, vips: 16, ring_slots: 131_072, backends: 128, ports: 8, flows: 65_536 };
+pub const SIZE: Size = Size {
+    services: 16,
+    keys: 256,
+    vips: 16,
+    ring_slots: 131_072,
+    backends: 128,
+    ports: 8,
+    tcp_flows: FLOW_SIZES,
+    udp_flows: FLOW_SIZES,
+    affinity: 4096,
+};
+
+/// Of each protocol's tables.
+const FLOW_SIZES: FlowSizes = FlowSizes { half_open: 65_536, established: 65_536, old: 65_536 };
 
 /// XDP's answer to a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,8 +97,8 @@ impl Entrance {
 /// Counters that are not zero, by a name that says whose they are.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Recorded flows without their time stamps: service and backend by the key's bytes.
-pub type Flows = BTreeMap<[u8; 40], (u32, u32)>;
+/// Recorded flows without their time stamps: service, backend and marks by table and key.
+pub type Flows = BTreeMap<(FlowTable, FlowKey), (u32, u32, u32)>;
 
 /// Pins that vanish with the test, also when it panics.
 pub struct TestPins(Pins);
@@ -364,27 +376,18 @@ impl Bench {
 
     /// Flows recorded in the kernel.
     pub fn kernel_flows(&self) -> Flows {
-        flows(self.plane.flows().expect("reading FLOWS").expect("nobody changes them meanwhile"))
+        let flows = self.plane.flows().expect("reading the tables").expect("nobody changes them meanwhile");
+        flows.iter().map(|flow| ((flow.table, flow.key), without_time(&flow.entry))).collect()
     }
 
     /// Flows recorded on the host.
     pub fn host_flows(&self) -> Flows {
-        let entries = self.host.flows.borrow();
-        entries.iter().map(|(key, entry)| (*key, (entry.service, entry.backend))).collect()
+        self.host.flows.borrow().iter().map(|(place, entry)| (*place, without_time(entry))).collect()
     }
 }
 
-fn flows(entries: Vec<(FlowKey, FlowEntry)>) -> Flows {
-    let bytes = |key: &FlowKey| -> [u8; 40] {
-        let mut bytes = [0; 40];
-        bytes[..16].copy_from_slice(&key.source);
-        bytes[16..32].copy_from_slice(&key.destination);
-        bytes[32..34].copy_from_slice(&key.source_port);
-        bytes[34..36].copy_from_slice(&key.destination_port);
-        bytes[36] = key.protocol;
-        bytes
-    };
-    entries.iter().map(|(key, entry)| (bytes(key), (entry.service, entry.backend))).collect()
+fn without_time(entry: &FlowEntry) -> (u32, u32, u32) {
+    (entry.service, entry.backend, entry.marks)
 }
 
 /// The clock that programs read.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use lb_common::abi::{BackendState, Protocol, Rate, RateEntry, VipEntry, mapped};
 use lb_userspace::model::{
-    Admission, Encap, GueVariant, Prefix, Quic, RateLimits, ServerIdFormat, ServiceId,
+    Admission, Encap, FlowRules, GueVariant, Prefix, Quic, RateLimits, ServerIdFormat, ServiceId,
 };
 use lb_userspace::reconcile::{
-    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel, Size,
+    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel, FlowSizes, Size,
 };
 
 use crate::bpf::interfaces;
@@ -19,8 +19,20 @@ use crate::packets::arp;
 use crate::scene::{CLIENT, FAR, FAR_MTU, NEAR, NEAR_MTU, mac};
 
 /// Large enough for all of it.
-pub const SIZE: Size =
-    Size { services: 128, keys: 512, vips: 32, ring_slots: 131_072, backends: 512, ports: 8, flows: 262_144 };
+pub const SIZE: Size = Size {
+    services: 128,
+    keys: 512,
+    vips: 32,
+    ring_slots: 131_072,
+    backends: 512,
+    ports: 8,
+    tcp_flows: FLOW_SIZES,
+    udp_flows: FLOW_SIZES,
+    affinity: 4096,
+};
+
+/// Of each protocol's tables, on one CPU.
+const FLOW_SIZES: FlowSizes = FlowSizes { half_open: 262_144, established: 262_144, old: 262_144 };
 
 /// Service addresses of both families: advertised, answering echo, nobody else's.
 pub const VIPS: [IpAddr; 2] = [
@@ -100,7 +112,8 @@ impl Scene {
     fn add(&mut self, id: ServiceId, backends: Vec<DesiredBackend>) -> &mut DesiredService {
         let quic = None;
         let admission = Admission::default();
-        self.services.push(DesiredService { id, ring_size: Some(RING), backends, quic, admission });
+        let flows = FlowRules::of(id.protocol);
+        self.services.push(DesiredService { id, ring_size: Some(RING), backends, quic, admission, flows });
         self.services.last_mut().expect("just pushed")
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{BackendState, Protocol, VipEntry};
-use lb_userspace::model::{Admission, Encap, Prefix, ServiceId};
+use lb_userspace::model::{Admission, Encap, FlowRules, Prefix, ServiceId};
 use lb_userspace::reconcile::{
     Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel,
 };
@@ -106,6 +106,7 @@ pub fn service(protocol: Protocol, port: u16, backends: Vec<DesiredBackend>) -> 
         backends,
         quic: None,
         admission: Admission::default(),
+        flows: FlowRules::of(protocol),
     }
 }
 

@@ -133,8 +133,11 @@ fn kernel_and_host_agree_about_everything() {
 
 /// Every reason but those that no packet from the network can have here.
 fn everything_was_met(bench: &Bench) {
-    use Reason::{EchoLimited, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe};
-    let others = [EchoLimited, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe];
+    use Reason::{
+        EchoLimited, FlowNotRecorded, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe,
+    };
+    let others =
+        [EchoLimited, FlowNotRecorded, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe];
     let counts = bench.kernel_counts();
     let met = |reason: &Reason| {
         let of_service = format!(" drop {}", reason.name());

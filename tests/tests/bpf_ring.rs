@@ -196,7 +196,7 @@ fn a_recorded_flow_whose_backend_dies_is_corrected_for_good() {
     for n in &orphans {
         assert_eq!(goes_to(&mut bench, &segment(*n, Segment::Ack)), current(&bench, *n));
     }
-    let ids: Vec<u32> = bench.kernel_flows().values().map(|(_, backend)| *backend).collect();
+    let ids: Vec<u32> = bench.kernel_flows().values().map(|(_, backend, _)| *backend).collect();
     assert_eq!(ids.iter().filter(|id| **id == dead.get()).count(), 0, "no record names the dead backend");
 }
 

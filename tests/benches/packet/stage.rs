@@ -8,7 +8,7 @@ use lb_tests::bpf::Bench;
 use lb_tests::scene::{FROM_NODE, L2, backend, desired, service};
 use lb_userspace::dataplane::Stopwatch;
 use lb_userspace::model::{Admission, Encap, GueVariant, Prefix, Quic, Rate, RateLimits, ServerIdFormat};
-use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredService, DesiredTunnel, Size};
+use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredService, DesiredTunnel, FlowSizes, Size};
 
 /// The first service's address; the others follow it (RFC 2544 section C.2.2: for benchmarks).
 pub const FIRST_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -53,6 +53,10 @@ pub struct Scene {
     pub every_way: bool,
 }
 
+const SMALL: FlowSizes = FlowSizes { half_open: 1024, established: 1024, old: 1024 };
+/// Room for all flows of a row on one CPU of two.
+const LARGE: FlowSizes = FlowSizes { half_open: 262_144, established: 262_144, old: 262_144 };
+
 impl Scene {
     /// One service, ten backends.
     pub const ORDINARY: Self =
@@ -69,7 +73,9 @@ impl Scene {
             ring_slots: (self.services + 2 + WAYS) * ring.max(4096),
             backends: (self.services + 2 + WAYS) * self.backends,
             ports: 8,
-            flows: if self.settled { 1024 } else { 262_144 },
+            tcp_flows: if self.settled { SMALL } else { LARGE },
+            udp_flows: SMALL,
+            affinity: 1,
         }
     }
 

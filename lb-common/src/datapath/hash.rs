@@ -40,10 +40,12 @@ pub const fn flow(
     mix(addresses.wrapping_add(rest) ^ last)
 }
 
-/// Hash of a client, whatever its ports; the service address says of which family it is and is hashed along.
+/// Hash of a client's address alone, whatever the service and the ports.
 #[inline(always)]
-pub const fn source(key: [u64; 2], source: [u8; 16], destination: [u8; 16]) -> u64 {
-    flow(key, source, destination, [0; 2], [0; 2], 0)
+pub const fn source(key: [u64; 2], source: [u8; 16]) -> u64 {
+    let [s0, s1] = words(source);
+    let [first, last] = key;
+    mix(mix(mix(s0 ^ first).wrapping_add(s1)) ^ last)
 }
 
 /// Which of `size` slots a hash falls into: multiply–shift range reduction over the hash's upper half (Lemire, "Fast

@@ -104,7 +104,7 @@ fn slot<T: Tables>(
 ) -> Option<Slot> {
     let hash = match service.flags & ServiceEntry::BY_SOURCE {
         0 => hash,
-        _ => hash::source(control.hash_key, packet.ip.source, packet.ip.destination),
+        _ => hash::source(control.hash_key, packet.ip.source),
     };
     tables.slot(service.ring_start.wrapping_add(hash::slot(hash, service.ring_size)))
 }

@@ -39,6 +39,7 @@ pub fn slow<F: Frame, T: Tables, E: Finish>(frame: &mut F, tables: &T, work: &mu
     work.own = ethernet::copied(own.mac);
     work.link = link;
     let (start, ether_type) = untag(frame, &link);
+    let work = work.written();
     if ether_type == ethernet::ARP {
         return end.finish(settle(tables, arp::answer(frame, tables, control, work, start)).into());
     }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, Xdp};
-use lb_common::abi::names::{BALANCER_PROGRAM, PORTS};
+use lb_common::abi::names::BALANCER_PROGRAM;
 
 use super::kernel_log::LogTail;
 use super::maps::Maps;
@@ -113,7 +113,7 @@ pub fn attach(pins: &Pins, size: &Size, target: &Target, mode: Mode) -> Result<A
     Ok(attachment)
 }
 
-fn replace(program: &mut Xdp, pinned: PinnedLink, name: &str) -> Result<FdLink, Error> {
+pub(super) fn replace(program: &mut Xdp, pinned: PinnedLink, name: &str) -> Result<FdLink, Error> {
     let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| link_error(name, &error))?;
     let other =
         |error: ProgramError| Error::Link { interface: name.to_owned(), source: io::Error::other(error) };
@@ -194,11 +194,8 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
 
 /// Unloads the programs that the port of an interface has besides the attached one.
 fn clear_stages(pins: &Pins, maps: &Maps, ifindex: u32) -> Result<(), Error> {
-    for number in 1..=maps.size.ports {
-        let port = maps.ports.get(&number, 0).map_err(Error::map(PORTS))?;
-        if port.ifindex == ifindex {
-            stages::clear(pins, number as u16)?;
-        }
+    if let Some(port) = maps.port_of(ifindex)? {
+        stages::clear(pins, port)?;
     }
     Ok(())
 }

@@ -78,6 +78,11 @@ impl Pins {
         Self { bpffs: self.bpffs.clone(), instance: format!("{}-check", self.instance) }
     }
 
+    /// Pins of the maps that this data plane is about to move to.
+    pub(super) fn next(&self) -> Self {
+        Self { bpffs: self.bpffs.clone(), instance: format!("{}/next", self.instance) }
+    }
+
     /// Takes the writers' lock, or says who has it.
     pub fn lock(&self) -> Result<Lock, Error> {
         let path = self.directory();

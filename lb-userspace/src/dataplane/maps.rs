@@ -22,6 +22,7 @@ pub(super) struct Maps {
     pub(super) flows: FlowMaps,
     pub(super) policies: Words,
     pub(super) loads: Words,
+    pub(super) affinity: HashMap<MapData, AffinityKey, AffinityEntry>,
     pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub(super) service_drops: PerCpuArray<MapData, u64>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
@@ -177,6 +178,7 @@ impl Maps {
             egress: DevMap::try_from(Map::DevMap(take(EGRESS)?)).map_err(Error::map(EGRESS))?,
             flows,
             policies: words(POLICIES, take(POLICIES)?, size.services as usize * POLICY_WORDS)?,
+            affinity: HashMap::try_from(Map::LruHashMap(affinity)).map_err(Error::map(AFFINITY))?,
             loads: words(LOADS, take(LOADS)?, (size.backends as usize + 1) * LOAD_WORDS)?,
             backend_counters: PerCpuArray::try_from(Map::PerCpuArray(take(BACKEND_COUNTERS)?))
                 .map_err(Error::map(BACKEND_COUNTERS))?,
@@ -190,6 +192,16 @@ impl Maps {
             quic: HashMap::try_from(Map::HashMap(take(QUIC_IDS)?)).map_err(Error::map(QUIC_IDS))?,
             size,
         })
+    }
+
+    /// The number of an interface's port.
+    pub(super) fn port_of(&self, ifindex: u32) -> Result<Option<u16>, Error> {
+        for number in 1..=self.size.ports {
+            if self.ports.get(&number, 0).map_err(Error::map(PORTS))?.ifindex == ifindex {
+                return Ok(Some(number as u16));
+            }
+        }
+        Ok(None)
     }
 
     /// A backend's entry; all zero if the id is out of range.

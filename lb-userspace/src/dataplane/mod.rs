@@ -6,6 +6,7 @@ mod attach;
 mod bench;
 mod bpffs;
 mod capacity;
+mod copy;
 mod counters;
 mod decap;
 mod decap_found;
@@ -22,6 +23,7 @@ mod mmap;
 mod object;
 mod probes;
 mod refusal;
+mod resize;
 mod samples;
 mod stages;
 
@@ -41,6 +43,7 @@ pub use memory::MemoryPlane;
 pub use object::{ProgramUse, TestProgram, objects, verify};
 pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
+pub use resize::{Resize, recover};
 pub use samples::Sampling;
 
 use crate::reconcile::{Flow, Observed, Plan, Step};

@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::decode::At;
+use super::flows::FlowKeys;
 use super::schema::{self, Config, Pool, Servers};
 use crate::model::{
-    Admission, Backend, DrainRules, Echo, FlowRules, Interface, Limits, Model, OtherPorts, Prefix, Protocol,
-    Service, ServiceId, Vip,
+    Admission, Backend, Echo, Interface, Limits, Model, OtherPorts, Prefix, Protocol, Service, ServiceId, Vip,
 };
 
 /// The model of a config without errors.
 pub(super) fn model(config: Config, hash_key: [u8; 16]) -> Model {
     let pools: BTreeMap<&str, &Pool> =
         config.pools.iter().filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool))).collect();
-    let mut services: Vec<Service> =
-        config.services.iter().filter_map(|service| make_services(service, &pools)).flatten().collect();
+    let make = |service| make_services(service, &pools, &config.flows);
+    let mut services: Vec<Service> = config.services.iter().filter_map(make).flatten().collect();
     services.sort_by_key(|service| service.id);
     Model {
         interfaces: config.interfaces.iter().filter_map(make_interface).collect(),
@@ -66,6 +66,7 @@ fn make_vips(written: &[schema::Vip], services: &[Service]) -> Vec<Vip> {
 fn make_services<'c>(
     service: &'c schema::Service,
     pools: &BTreeMap<&str, &'c Pool>,
+    defaults: &FlowKeys,
 ) -> Option<impl Iterator<Item = Service> + use<'c>> {
     let pool: &'c Pool = match service.servers.as_ref()? {
         Servers::Own(pool) => pool,
@@ -81,6 +82,7 @@ fn make_services<'c>(
         deny: Arc::clone(&service.admission.deny.prefixes),
         limits: service.admission.limits,
     };
+    let keys = service.flows.over(&pool.flows).over(defaults);
     let quic = service.quic.as_ref().map(|quic| quic.value);
     Some(service.traffic.ids().map(move |(id, _): (ServiceId, _)| Service {
         name: name.clone(),
@@ -93,8 +95,8 @@ fn make_services<'c>(
         agent: pool.agent.clone(),
         quic: quic.filter(|_| id.protocol == Protocol::Udp),
         admission: admission.clone(),
-        flows: FlowRules::of(id.protocol),
-        drain: DrainRules::default(),
+        flows: keys.flow_rules(id.protocol),
+        drain: keys.drain_rules(),
     }))
 }
 
@@ -121,8 +123,9 @@ fn make_limits(limits: &schema::Limits) -> Limits {
         services: plain(&limits.services),
         backends: plain(&limits.backends),
         flows: plain(&limits.flows),
-        udp_flows: None,
-        affinity: None,
+        udp_flows: plain(&limits.udp_flows),
+        affinity: plain(&limits.affinity),
+        receiving_cpus: plain(&limits.receiving_cpus),
         probes: plain(&limits.probes),
     }
 }

@@ -7,6 +7,7 @@ use super::check_fit;
 use super::check_overlap::{Overlaps, Taken};
 use super::decode::{At, quoted};
 use super::diagnostic::{Findings, Report, code};
+use super::flows;
 use super::near::nearest;
 use super::schema::{Backend, Config, Pool, Servers, Service};
 use super::source::Span;
@@ -145,6 +146,8 @@ fn services<'c>(config: &'c Config, pools: &mut Pools<'c>, out: &mut Findings<'_
             // Beyond that the config is refused, and to compare each with each takes long.
             if backends <= MAX_BACKENDS {
                 check_fit::with_pool(service, pool, out);
+                let keys = service.flows.over(&pool.flows).over(&config.flows);
+                flows::check(&keys, service, pool, out);
             }
         }
     }

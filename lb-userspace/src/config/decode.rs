@@ -16,7 +16,7 @@ const QUOTED_CHARS: usize = 40;
 const MAX_SLIPS: usize = 64;
 
 /// A value and where it was written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) span: Span,

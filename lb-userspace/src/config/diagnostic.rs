@@ -89,6 +89,12 @@ pub mod code {
     pub const NOTHING_TO_KEEP: &str = "LB143";
     /// An empty mapping of sizes or times.
     pub const NOTHING_SET: &str = "LB144";
+    /// `tracking: never` with a policy that has to remember flows.
+    pub const NEEDS_TRACKING: &str = "LB150";
+    /// A policy by response time without a check that measures it.
+    pub const NO_RESPONSE_TIME: &str = "LB151";
+    /// Slots that would settle before older flows are known.
+    pub const SHORT_UNSETTLED: &str = "LB152";
 }
 
 /// Whether a finding refuses the config.

@@ -139,6 +139,9 @@ fn limits(f: &mut String, limits: &Limits) -> fmt::Result {
         ("services", limits.services),
         ("backends", limits.backends),
         ("flows", limits.flows),
+        ("udp_flows", limits.udp_flows),
+        ("affinity", limits.affinity),
+        ("receiving_cpus", limits.receiving_cpus),
         ("probes", limits.probes),
     ];
     let set: Vec<String> =

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::NamedFiles;
 use super::effective::text;
+use super::effective_flows;
 use super::effective_health as health;
 use super::value_net::Ports;
 use crate::model::{
@@ -21,6 +23,8 @@ pub(super) struct Entry<'m> {
     protocols: BTreeSet<Protocol>,
     ports: BTreeSet<Ports>,
     quic: Option<Quic>,
+    /// Idle times of its services.
+    established: BTreeSet<Duration>,
 }
 
 /// The entries, in the order of their first services.
@@ -30,13 +34,14 @@ pub(super) fn entries(services: &[Service]) -> Vec<Entry<'_>> {
     for service in services {
         let index = *known.entry(&service.name).or_insert(entries.len());
         if index == entries.len() {
-            let (addresses, protocols, ports) = Default::default();
-            entries.push(Entry { one: service, addresses, protocols, ports, quic: None });
+            let (addresses, protocols, ports, established) = Default::default();
+            entries.push(Entry { one: service, addresses, protocols, ports, quic: None, established });
         }
         let Some(entry) = entries.get_mut(index) else { continue };
         entry.addresses.insert(service.id.prefix());
         entry.protocols.insert(service.id.protocol);
         entry.ports.insert(Ports { first: service.id.port, last: service.id.last_port });
+        entry.established.insert(service.flows.idle.established);
         entry.quic = entry.quic.or(service.quic);
     }
     entries
@@ -57,7 +62,7 @@ pub(super) fn write(f: &mut String, entry: &Entry<'_>, files: &NamedFiles) -> fm
     if service.admission.limits != RateLimits::default() {
         writeln!(f, "    rate_limit: {}", limits(&service.admission.limits))?;
     }
-    writeln!(f, "    algorithm: maglev")?;
+    f.push_str(&effective_flows::lines(service, &entry.established));
     if let Some(ring_size) = service.ring_size {
         writeln!(f, "    ring_size: {ring_size}")?;
     }

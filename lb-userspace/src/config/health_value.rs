@@ -9,10 +9,10 @@ use crate::model::{AllDown, Require, Via};
 
 /// The most bytes of what is sent or expected.
 const MAX_TEXT_BYTES: usize = 1024;
-const SECOND: u64 = 1000;
+pub(super) const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
 
 /// `type` of a check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -150,7 +150,7 @@ fn small(text: &str, min: u64, max: u64) -> Result<u32, Fault> {
 }
 
 /// A whole number with its unit, between two bounds in milliseconds.
-fn duration(text: &str, min: u64, max: u64) -> Result<Duration, Fault> {
+pub(super) fn duration(text: &str, min: u64, max: u64) -> Result<Duration, Fault> {
     if let Ok(bare) = number(text, 0, u32::MAX.into()) {
         let fits = |unit: &u64| (min..=max).contains(&bare.saturating_mul(*unit));
         let fitting = [(SECOND, "s"), (1, "ms")].into_iter().filter(|(unit, _)| fits(unit));

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::admission::{self, Admission, Files};
 use super::decode::{At, Fields, Shape};
 use super::diagnostic::{Findings, Report, code};
+use super::flows::FlowKeys;
+use super::flows_value::RECEIVING_CPUS;
 use super::forwarding;
 use super::health::{self, Checks, Context};
 use super::health_value::PROBES;
@@ -16,6 +18,7 @@ use super::nic;
 use super::node::{Kind, Node};
 use super::policy;
 use super::quic;
+use super::shapes::{BACKEND, CLUSTER, CONFIG, DEFAULTS, LIMITS, POOL, SERVICE, VIP};
 use super::source::Span;
 use super::traffic::Traffic;
 use super::value;
@@ -24,79 +27,6 @@ use crate::model::{
     Advertise, AgentCheck, AttachMode, Check, Echo, FailurePolicy, Forwarding, HealthPolicy,
     InterfaceSettings, OtherPorts, Prefix, Quic,
 };
-
-static CONFIG: Shape = Shape {
-    what: "the config",
-    keys: &[
-        "version",
-        "interfaces",
-        "vips",
-        "services",
-        "pools",
-        "limits",
-        "cluster",
-        "on_change",
-        "defaults",
-    ],
-    later: &["include"],
-};
-static VIP: Shape =
-    Shape { what: "a vip", keys: &["address", "advertise", "echo", "other_ports"], later: &[] };
-static SERVICE: Shape = Shape {
-    what: "a service",
-    keys: &[
-        "name",
-        "address",
-        "addresses",
-        "protocol",
-        "protocols",
-        "port",
-        "ports",
-        "quic",
-        "allow",
-        "deny",
-        "rate_limit",
-        "algorithm",
-        "ring_size",
-        "pool",
-        "forwarding",
-        "backends",
-        "health_check",
-        "health",
-        "agent_check",
-        "all_down",
-        "max_failed",
-        "min_active",
-    ],
-    later: &["nat"],
-};
-static POOL: Shape = Shape {
-    what: "a pool",
-    keys: &["name", "forwarding", "backends", "health_check", "health", "agent_check"],
-    later: &["algorithm", "nat"],
-};
-static BACKEND: Shape = Shape {
-    what: "a backend",
-    keys: &[
-        "name",
-        "address",
-        "weight",
-        "drain",
-        "mac",
-        "interface",
-        "vlan",
-        "server_id",
-        "forwarding",
-        "group",
-        "backup",
-        "health_check",
-    ],
-    later: &["port", "nat"],
-};
-static LIMITS: Shape =
-    Shape { what: "`limits`", keys: &["ring_slots", "services", "backends", "flows", "probes"], later: &[] };
-static DEFAULTS: Shape = Shape { what: "`defaults`", keys: &["health_check", "health"], later: &[] };
-static CLUSTER: Shape = Shape { what: "`cluster`", keys: &["key_file"], later: &[] };
 
 /// A whole config, as written.
 #[derive(Debug, Default)]
@@ -108,6 +38,8 @@ pub(super) struct Config {
     pub(super) services: Vec<Service>,
     pub(super) pools: Vec<Pool>,
     pub(super) limits: Limits,
+    /// What `defaults` says of flows.
+    pub(super) flows: FlowKeys,
     pub(super) key_file: Option<At<String>>,
     pub(super) on_change: Vec<String>,
 }
@@ -136,6 +68,7 @@ pub(super) struct Service {
     pub(super) traffic: Traffic,
     pub(super) quic: Option<At<Quic>>,
     pub(super) admission: Admission,
+    pub(super) flows: FlowKeys,
     pub(super) ring_size: Option<u32>,
     pub(super) servers: Option<Servers>,
     pub(super) failure: FailurePolicy,
@@ -166,6 +99,8 @@ pub(super) struct Pool {
     pub(super) health_span: Option<Span>,
     pub(super) health: HealthPolicy,
     pub(super) agent: Option<AgentCheck>,
+    /// What it says of flows; none of a service's own.
+    pub(super) flows: FlowKeys,
 }
 
 /// An entry of `backends`.
@@ -192,6 +127,9 @@ pub(super) struct Limits {
     pub(super) services: Option<At<u32>>,
     pub(super) backends: Option<At<u32>>,
     pub(super) flows: Option<At<u32>>,
+    pub(super) udp_flows: Option<At<u32>>,
+    pub(super) affinity: Option<At<u32>>,
+    pub(super) receiving_cpus: Option<At<u32>>,
     pub(super) probes: Option<At<u32>>,
 }
 
@@ -203,7 +141,8 @@ pub(super) fn decode(root: &Node, directory: &Path, files: &Files<'_>, out: &mut
     fields.required("version", &value::VERSION, out);
     let limits = fields.get("limits").map(|node| limits(node, out)).unwrap_or_default();
     let cluster = fields.get("cluster").and_then(|node| Fields::open(node, &CLUSTER, out));
-    let context = context(&fields, directory, out);
+    let defaults = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, out));
+    let context = context(defaults, directory, out);
     Config {
         interfaces: each(&fields, "interfaces", &nic::INTERFACE, out, nic::interface).unwrap_or_default(),
         vips: each(&fields, "vips", &VIP, out, vip).unwrap_or_default(),
@@ -215,14 +154,14 @@ pub(super) fn decode(root: &Node, directory: &Path, files: &Files<'_>, out: &mut
         pools: each(&fields, "pools", &POOL, out, |fields, out| pool(fields, &context, out))
             .unwrap_or_default(),
         limits,
+        flows: defaults.map(|fields| FlowKeys::read(&fields, out)).unwrap_or_default(),
         key_file: cluster.and_then(|cluster| cluster.optional("key_file", &value::PATH, out)),
         on_change: policy::command(&fields, out),
     }
 }
 
 /// The section `defaults`, read once whatever uses it.
-fn context<'n>(fields: &Fields<'n>, directory: &'n Path, out: &mut Findings<'_>) -> Context<'n> {
-    let section = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, out));
+fn context<'n>(section: Option<Fields<'n>>, directory: &'n Path, out: &mut Findings<'_>) -> Context<'n> {
     let node = |key| section.and_then(|section| section.get(key));
     let defaults = node("health_check").and_then(|node| health::defaults(node, directory, out));
     policy::health(node("health"), None, out);
@@ -258,13 +197,13 @@ fn service<'n>(
     out: &mut Findings<'_>,
 ) -> Service {
     let name = fields.required("name", &value::NAME, out);
-    fields.optional("algorithm", &value::ALGORITHM, out);
     Service {
         traffic: Traffic::read(fields, out),
         quic: fields.get("quic").and_then(|node| {
             Some(At { value: quic::read(node, out)?, span: fields.key_span("quic").unwrap_or(node.span) })
         }),
         admission: admission::read(fields, files, out),
+        flows: FlowKeys::read(fields, out),
         ring_size: plain(fields.optional("ring_size", &value::RING_SIZE, out)),
         servers: servers(fields, name.clone(), context, out),
         failure: policy::failure(fields, out),
@@ -303,7 +242,7 @@ fn servers<'n>(
 
 fn pool<'n>(fields: &Fields<'n>, context: &Context<'n>, out: &mut Findings<'_>) -> Pool {
     let name = fields.required("name", &value::NAME, out);
-    members(fields, name, context, out)
+    Pool { flows: FlowKeys::of_backends(fields, out), ..members(fields, name, context, out) }
 }
 
 fn members<'n>(
@@ -334,6 +273,7 @@ fn members<'n>(
         health_span: fields.key_span("health"),
         health: policy::health(fields.get("health"), context.policy, out),
         agent: fields.get("agent_check").and_then(|node| policy::agent(node, out)),
+        flows: FlowKeys::default(),
     }
 }
 
@@ -384,6 +324,9 @@ fn limits(node: &Node, out: &mut Findings<'_>) -> Limits {
         services: fields.optional("services", &value::COUNT, out),
         backends: fields.optional("backends", &value::COUNT, out),
         flows: fields.optional("flows", &value::COUNT, out),
+        udp_flows: fields.optional("udp_flows", &value::COUNT, out),
+        affinity: fields.optional("affinity", &value::COUNT, out),
+        receiving_cpus: fields.optional("receiving_cpus", &RECEIVING_CPUS, out),
         probes: fields.optional("probes", &PROBES, out),
     }
 }

@@ -82,14 +82,6 @@ pub(super) const OTHER_PORTS: Reader<OtherPorts> = Reader {
     expected: "drop or pass",
     parse: |text| word(text, &[("drop", OtherPorts::Drop), ("pass", OtherPorts::Pass)], &[]),
 };
-pub(super) const ALGORITHM: Reader<()> = Reader {
-    expected: "maglev",
-    parse: |text| {
-        let later =
-            ["source-hash", "round-robin", "least-connections", "least-response-time", "least-bandwidth"];
-        word(text, &[("maglev", ())], &later)
-    },
-};
 /// `forwarding` as a word.
 pub(super) const FORWARDING: Reader<ForwardingType> = Reader {
     expected: "l2, ipip, gue, gre, or a mapping such as {type: gue, source: auto}",

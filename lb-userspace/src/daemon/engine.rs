@@ -11,11 +11,13 @@ use nix::net::if_::if_nametoindex;
 
 use super::overrides::{self, InForce};
 use super::paths::PathMtus;
-use super::{Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard, interfaces, own, size};
+use super::{
+    Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard, interfaces, own, size, sizing,
+};
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
 use crate::health::fleet::{Place, Uses};
-use crate::model::{Interface, Limits, Model};
+use crate::model::{Interface, Model};
 use crate::netlink::{Link, Snapshot, groups, keep_groups};
 use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
 use known::known_uses;
@@ -376,16 +378,7 @@ impl Engine {
 
 /// Limits that differ from the maps that are there.
 fn limits(model: &Model, size: &Size) -> Option<Finding> {
-    let Limits { ring_slots, services, backends, flows, udp_flows, affinity, probes: _ } = model.limits;
-    let pairs = [
-        (ring_slots, size.ring_slots),
-        (services, size.services),
-        (backends, size.backends),
-        (flows, size.tcp_flows.established),
-        (udp_flows, size.udp_flows.established),
-        (affinity, size.affinity),
-    ];
-    let differs = pairs.iter().any(|(wanted, present)| wanted.is_some_and(|wanted| wanted != *present));
+    let differs = sizing::differ(model, size);
     differs.then(|| {
         Finding::warning(
             "LB039",

@@ -1,7 +1,9 @@
-//! How large the maps have to be for a config: what it needs, with room to grow without a new attach. Pure.
+//! How large the maps have to be for a config: what it needs, with room to grow without a new attach. Pure, but for
+//! asking the machine for its CPUs.
 
-use crate::dataplane::PORT_CAPACITY;
-use crate::model::{Model, Service};
+use crate::dataplane::{PORT_CAPACITY, possible_cpus};
+use crate::model::{Limits, Model, Service};
+use crate::nic::Topology;
 use crate::reconcile::{FlowSizes, Size, key_count};
 
 /// Fewest services, single ports of theirs, (service, backend) pairs and recorded flows that there is room for.
@@ -20,8 +22,69 @@ const MOST_SLOTS: u32 = 16 << 20;
 /// How often the config fits into what is made for it.
 const HEADROOM: u32 = 4;
 
-/// Capacities for `model`: its limits where it sets them, otherwise four times what it needs.
+/// The CPUs that share a flow table. Each has a part of its own that no other may use (`BPF_F_NO_COMMON_LRU`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cpus {
+    /// Those that the kernel makes parts for.
+    pub possible: u32,
+    /// Those that receive packets, so that their parts get filled.
+    pub receiving: u32,
+}
+
+impl Cpus {
+    /// This machine's; all that are online receive unless the limits say otherwise.
+    pub fn here(limits: &Limits) -> Self {
+        let possible = u32::try_from(possible_cpus()).unwrap_or(1).max(1);
+        let online = || u32::try_from(Topology::read().0.len()).unwrap_or(possible);
+        Self { possible, receiving: limits.receiving_cpus.unwrap_or_else(online).clamp(1, possible) }
+    }
+
+    /// Entries that a table must have so that the receiving CPUs' parts hold `wanted` together. The kernel rounds to a
+    /// multiple of the possible CPUs likewise (`htab_map_alloc` in kernel/bpf/hashtab.c).
+    fn entries(self, wanted: u32) -> u32 {
+        let part = wanted.div_ceil(self.receiving);
+        part.saturating_mul(self.possible)
+    }
+
+    fn spread(self, wanted: FlowSizes) -> FlowSizes {
+        FlowSizes {
+            half_open: self.entries(wanted.half_open),
+            established: self.entries(wanted.established),
+            old: self.entries(wanted.old),
+        }
+    }
+}
+
+/// Capacities of the maps for `model` on this machine.
 pub fn size(model: &Model) -> Size {
+    on(model, Cpus::here(&model.limits))
+}
+
+/// The same on a machine with these CPUs.
+fn on(model: &Model, cpus: Cpus) -> Size {
+    let wanted = wanted(model);
+    Size { tcp_flows: cpus.spread(wanted.tcp_flows), udp_flows: cpus.spread(wanted.udp_flows), ..wanted }
+}
+
+/// Whether the model's limits ask for other maps than these.
+pub(super) fn differ(model: &Model, size: &Size) -> bool {
+    // What it does not limit may have been made for another config.
+    let (limits, wanted) = (&model.limits, self::size(model));
+    let by_cpus = limits.receiving_cpus.is_some();
+    let differing = [
+        (limits.ring_slots.is_some(), wanted.ring_slots != size.ring_slots),
+        (limits.services.is_some(), wanted.services != size.services),
+        (limits.backends.is_some(), wanted.backends != size.backends),
+        (limits.flows.is_some() || by_cpus, wanted.tcp_flows != size.tcp_flows),
+        (limits.udp_flows.is_some() || by_cpus, wanted.udp_flows != size.udp_flows),
+        (limits.affinity.is_some(), wanted.affinity != size.affinity),
+    ];
+    differing.contains(&(true, true))
+}
+
+/// What `model` asks for: its limits where it sets them, otherwise four times what it needs. Of flow tables the entries
+/// that the receiving CPUs shall have together.
+pub fn wanted(model: &Model) -> Size {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / HEADROOM);
     let services = count(model.services.len());
     let pairs = count(model.services.iter().map(|service| service.backends.len()).sum());

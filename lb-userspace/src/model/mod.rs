@@ -238,12 +238,14 @@ pub struct Limits {
     pub services: Option<u32>,
     /// (Service, backend) pairs.
     pub backends: Option<u32>,
-    /// Entries of each of TCP's flow tables for established and old flows; half as many half-open ones.
+    /// Flows that each of TCP's tables for established and old ones shall hold; half as many half-open ones.
     pub flows: Option<u32>,
     /// The same for UDP and SCTP.
     pub udp_flows: Option<u32>,
     /// Clients remembered for affinity.
     pub affinity: Option<u32>,
+    /// CPUs that receive packets; `None`: all that are online.
+    pub receiving_cpus: Option<u32>,
     /// Probes in flight at a time.
     pub probes: Option<u32>,
 }

@@ -31,7 +31,7 @@ fn findings(config: &str) -> String {
     }
 }
 
-fn check(file: &str) -> usize {
+pub(super) fn check(file: &str) -> usize {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/config/tests/bad").join(file);
     let cases = read(&path);
     if env::var_os("UPDATE_EXPECTED").is_some() {

@@ -138,7 +138,7 @@ fn full_means_what_it_says() {
             services: Some(10_000),
             backends: Some(65_536),
             flows: Some(1_000_000),
-            probes: None,
+            ..Limits::default()
         }
     );
 

@@ -1,6 +1,7 @@
 //! Whole configs in, models or rendered findings out.
 
 mod bad;
+mod flows;
 mod good;
 mod health;
 mod hostile;

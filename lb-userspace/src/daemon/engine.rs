@@ -1,5 +1,6 @@
 //! Brings the data plane to a config, whole or not at all.
 
+mod fit;
 mod known;
 mod stage;
 
@@ -20,6 +21,7 @@ use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, Snapshot, groups, keep_groups};
 use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
+pub(super) use fit::fit;
 use known::known_uses;
 pub(super) use known::{down, places};
 
@@ -107,6 +109,7 @@ impl Engine {
         machine: Machine<'_>,
         lock: Lock,
     ) -> Result<(Self, Applied), Error> {
+        fit(&instance.pins, &candidate.loaded.model)?;
         KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
         let mut engine = Self::adopt(instance, &candidate, lock)?;
         instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
@@ -383,7 +386,7 @@ fn limits(model: &Model, size: &Size) -> Option<Finding> {
         Finding::warning(
             "LB039",
             "limits differ from the maps that are in use".to_owned(),
-            "maps keep the size they were made with; detach and attach again for the new limits",
+            "the maps move to the new limits, without a gap, when the daemon starts again",
         )
     })
 }

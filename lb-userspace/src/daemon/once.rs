@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::engine::down;
+use super::engine::{down, fit};
 use super::overrides::{self, Order};
 use super::{
     Applied, Candidate, Engine, Error, Finding, Instance, Machine, Saved, announce, is_running, next_hops,
@@ -70,7 +70,11 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     let (links, resolutions) = look(&candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
     KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
-    let mut engine = Engine::adopt(instance, &candidate, instance.pins.lock()?)?;
+    let lock = instance.pins.lock()?;
+    if !dry_run {
+        fit(&instance.pins, &candidate.loaded.model)?;
+    }
+    let mut engine = Engine::adopt(instance, &candidate, lock)?;
     if dry_run {
         return engine.preview(&candidate, machine);
     }

@@ -68,42 +68,86 @@ fn on(model: &Model, cpus: Cpus) -> Size {
 
 /// Whether the model's limits ask for other maps than these.
 pub(super) fn differ(model: &Model, size: &Size) -> bool {
-    // What it does not limit may have been made for another config.
-    let (limits, wanted) = (&model.limits, self::size(model));
+    limited(model, size, &self::size(model)) != *size
+}
+
+/// The capacities that maps of this size should move to for the model: what its limits say, and what it needs beyond
+/// what there is; never less than what is in use. The same size if they may stay.
+pub(super) fn moved(model: &Model, present: &Size, used: &Size) -> Size {
+    let asked = size(model);
+    let need = |needed: u32, present: u32, asked: u32| if needed > present { asked } else { present };
+    let least = least(model);
+    let grown = Size {
+        services: need(least.services, present.services, asked.services),
+        keys: need(least.keys, present.keys, asked.keys),
+        vips: need(least.vips, present.vips, asked.vips),
+        ring_slots: need(least.ring_slots, present.ring_slots, asked.ring_slots),
+        backends: need(least.backends, present.backends, asked.backends),
+        affinity: need(least.affinity, present.affinity, asked.affinity),
+        ..*present
+    };
+    let limited = limited(model, &grown, &asked);
+    Size {
+        services: limited.services.max(used.services),
+        keys: limited.keys.max(used.keys),
+        vips: limited.vips.max(used.vips),
+        ring_slots: limited.ring_slots.max(used.ring_slots),
+        backends: limited.backends.max(used.backends),
+        ..limited
+    }
+}
+
+/// `size` but for what the model limits, which is as `asked`. What it does not limit may have been made for another
+/// config.
+fn limited(model: &Model, size: &Size, asked: &Size) -> Size {
+    let limits = &model.limits;
     let by_cpus = limits.receiving_cpus.is_some();
-    let differing = [
-        (limits.ring_slots.is_some(), wanted.ring_slots != size.ring_slots),
-        (limits.services.is_some(), wanted.services != size.services),
-        (limits.backends.is_some(), wanted.backends != size.backends),
-        (limits.flows.is_some() || by_cpus, wanted.tcp_flows != size.tcp_flows),
-        (limits.udp_flows.is_some() || by_cpus, wanted.udp_flows != size.udp_flows),
-        (limits.affinity.is_some(), wanted.affinity != size.affinity),
-    ];
-    differing.contains(&(true, true))
+    let pick = |limited: bool, asked: u32, size: u32| if limited { asked } else { size };
+    let flows = |limited: bool, asked: FlowSizes, size: FlowSizes| if limited { asked } else { size };
+    Size {
+        ring_slots: pick(limits.ring_slots.is_some(), asked.ring_slots, size.ring_slots),
+        services: pick(limits.services.is_some(), asked.services, size.services),
+        backends: pick(limits.backends.is_some(), asked.backends, size.backends),
+        tcp_flows: flows(limits.flows.is_some() || by_cpus, asked.tcp_flows, size.tcp_flows),
+        udp_flows: flows(limits.udp_flows.is_some() || by_cpus, asked.udp_flows, size.udp_flows),
+        affinity: pick(limits.affinity.is_some(), asked.affinity, size.affinity),
+        ..*size
+    }
+}
+
+/// What the model cannot do without.
+fn least(model: &Model) -> Size {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let has_affinity = model.services.iter().any(|service| service.flows.affinity.is_some());
+    Size {
+        services: count(model.services.len()),
+        keys: count(key_count(model.services.iter().map(|service| service.id))),
+        vips: count(model.vips.len()),
+        ring_slots: slots(model),
+        backends: count(model.services.iter().map(|service| service.backends.len()).sum()),
+        // One entry stands for none.
+        affinity: if has_affinity { 2 } else { 0 },
+        ..Size::default()
+    }
 }
 
 /// What `model` asks for: its limits where it sets them, otherwise four times what it needs. Of flow tables the entries
 /// that the receiving CPUs shall have together.
 pub fn wanted(model: &Model) -> Size {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / HEADROOM);
-    let services = count(model.services.len());
-    let pairs = count(model.services.iter().map(|service| service.backends.len()).sum());
-    let services = model.limits.services.unwrap_or((services * HEADROOM).max(LEAST_SERVICES));
-    let has_affinity = model.services.iter().any(|service| service.flows.affinity.is_some());
-    let keys = count(key_count(model.services.iter().map(|service| service.id)));
+    let least = least(model);
+    let roomy = |needed: u32, floor: u32| needed.saturating_mul(HEADROOM).max(floor);
+    let services = model.limits.services.unwrap_or(roomy(least.services, LEAST_SERVICES));
+    let slots = || roomy(least.ring_slots, LEAST_SLOTS).min(MOST_SLOTS);
     Size {
         services,
-        keys: services.max(keys.saturating_mul(HEADROOM)).max(LEAST_KEYS),
-        vips: services.max(count(model.vips.len())),
-        ring_slots: model
-            .limits
-            .ring_slots
-            .unwrap_or_else(|| slots(model).saturating_mul(HEADROOM).clamp(LEAST_SLOTS, MOST_SLOTS)),
-        backends: model.limits.backends.unwrap_or((pairs * HEADROOM).max(LEAST_BACKENDS)),
+        keys: services.max(roomy(least.keys, LEAST_KEYS)),
+        vips: services.max(least.vips),
+        ring_slots: model.limits.ring_slots.unwrap_or_else(slots),
+        backends: model.limits.backends.unwrap_or(roomy(least.backends, LEAST_BACKENDS)),
         ports: PORT_CAPACITY,
         tcp_flows: flows(model.limits.flows.unwrap_or(TCP_FLOWS)),
         udp_flows: flows(model.limits.udp_flows.unwrap_or(UDP_FLOWS)),
-        affinity: model.limits.affinity.unwrap_or(if has_affinity { AFFINITY } else { 1 }),
+        affinity: model.limits.affinity.unwrap_or(if least.affinity > 0 { AFFINITY } else { 1 }),
     }
 }
 

@@ -40,7 +40,7 @@ use lb_common::abi::{ABI_VERSION, Control, VipEntry};
 pub enum PlanError {
     /// A map is too small.
     #[error(
-        "{what}: {needed} needed, room for {capacity}; raise limits.{limit}, then detach and attach again"
+        "{what}: {needed} needed, room for {capacity}; raise limits.{limit} if it is set, and start the daemon again: the maps move to a new size without a gap"
     )]
     Full {
         /// What there are too many of.
@@ -65,7 +65,7 @@ pub enum PlanError {
     /// No gap in the ring pool is large enough.
     #[error(
         "service {service}: no room for a ring of {size} slots in a pool of {capacity}; \
-         raise limits.ring_slots, then detach and attach again"
+         raise limits.ring_slots if it is set, and start the daemon again: the pool moves to a new size without a gap"
     )]
     RingPoolFull {
         /// The service.

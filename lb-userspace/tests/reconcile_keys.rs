@@ -8,15 +8,27 @@ use lb_common::abi::{
     BackendState, Control, PrefixKey, QuicKey, RangeKey, ServiceEntry, ServiceKey, VipEntry, prefix_address,
 };
 use lb_userspace::dataplane::{DataPlane, MemoryPlane};
-use lb_userspace::model::{Admission, Prefix, Protocol, Quic, Rate, RateLimits, ServerIdFormat, ServiceId};
+use lb_userspace::model::{
+    Admission, FlowRules, Prefix, Protocol, Quic, Rate, RateLimits, ServerIdFormat, ServiceId,
+};
 use lb_userspace::reconcile::{
-    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, Memo, Observed, Size, Step, TrieKey,
-    plan, wide,
+    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, FlowSizes, History, Memo, Observed,
+    Size, Step, TrieKey, plan, wide,
 };
 use proptest::prelude::*;
 
-const SIZE: Size =
-    Size { services: 64, keys: 4096, vips: 64, ring_slots: 4096, backends: 256, ports: 4, flows: 100 };
+const FLOWS: FlowSizes = FlowSizes { half_open: 100, established: 100, old: 100 };
+const SIZE: Size = Size {
+    services: 64,
+    keys: 4096,
+    vips: 64,
+    ring_slots: 4096,
+    backends: 256,
+    ports: 4,
+    tcp_flows: FLOWS,
+    udp_flows: FLOWS,
+    affinity: 1,
+};
 const RING: u32 = 13;
 const PORTS: [u16; 14] = [0, 1, 79, 80, 81, 99, 100, 150, 199, 200, 1000, 32_768, 65_534, 65_535];
 
@@ -85,6 +97,7 @@ fn desired(spec: &Spec, generation: u64) -> Desired {
         }],
         quic: (*kind == 4).then_some(Quic { server_id: Some(ServerIdFormat::Katran) }),
         admission: admission(*kind),
+        flows: FlowRules::of(id.protocol),
     });
     Desired {
         generation,
@@ -149,7 +162,7 @@ fn keys(state: &Observed) -> impl PartialEq {
 /// service needs.
 fn apply(plane: &mut MemoryPlane, before: &Spec, after: &Spec, desired: &Desired) {
     let start = plane.observe().unwrap();
-    let steps = plan(&start, desired, &mut Memo::default()).unwrap().steps;
+    let steps = plan(&start, desired, &mut Memo::default(), &History::default()).unwrap().steps;
     let mut ahead = plane.clone();
     steps.iter().for_each(|step| ahead.execute(step).unwrap());
     let mut known = names(&start);
@@ -211,7 +224,7 @@ proptest! {
             }
             let lists = spec.values().filter(|kind| matches!(kind, 1 | 2)).collect::<BTreeSet<_>>();
             prop_assert_eq!(plane.lists().len(), lists.len(), "no list is left over");
-            prop_assert_eq!(plan(&state, &desired, &mut Memo::default()).unwrap().steps, vec![]);
+            prop_assert_eq!(plan(&state, &desired, &mut Memo::default(), &History::default()).unwrap().steps, vec![]);
             before = spec.clone();
         }
     }
@@ -222,9 +235,12 @@ fn a_changed_list_is_whole_before_its_service_turns_to_it() {
     let service = id("203.0.113.1", 32, 80, 80);
     let mut plane = MemoryPlane::new(SIZE);
     let first = desired(&Spec::from([(service, 1)]), 1);
-    plane.run(&plan(&plane.observe().unwrap(), &first, &mut Memo::default()).unwrap()).unwrap();
+    plane
+        .run(&plan(&plane.observe().unwrap(), &first, &mut Memo::default(), &History::default()).unwrap())
+        .unwrap();
     let second = desired(&Spec::from([(service, 2)]), 2);
-    let steps = plan(&plane.observe().unwrap(), &second, &mut Memo::default()).unwrap().steps;
+    let steps =
+        plan(&plane.observe().unwrap(), &second, &mut Memo::default(), &History::default()).unwrap().steps;
     assert!(
         matches!(
             &steps[..],

@@ -5,6 +5,8 @@ use super::BackendId;
 /// Width of a backend id within a slot.
 const ID_BITS: u32 = 28;
 const ID_MASK: u64 = (1 << ID_BITS) - 1;
+/// The state of a fresh slot.
+const FRESH: u64 = 1 << (2 * ID_BITS);
 
 /// Current owner (bits 0–27), previous owner (28–55), state (56–57). Zero is a slot that nobody owns.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -26,6 +28,11 @@ impl Slot {
     /// A slot that has only ever had this owner.
     pub const fn settled(current: BackendId) -> Self {
         Self(current.get() as u64 | (current.get() as u64) << ID_BITS)
+    }
+
+    /// A slot of this owner in which flows may live elsewhere that nobody but the flow tables knows of.
+    pub const fn unsettled(current: BackendId) -> Self {
+        Self(Self::settled(current).0 | FRESH)
     }
 
     /// Backend that takes new flows.
@@ -68,7 +75,17 @@ impl Slot {
             SlotState::Settled => self.current(),
             SlotState::Fresh | SlotState::Late => self.previous(),
         };
-        Self(owner.get() as u64 | (previous.get() as u64) << ID_BITS | 1 << (2 * ID_BITS))
+        Self(owner.get() as u64 | (previous.get() as u64) << ID_BITS | FRESH)
+    }
+
+    /// The slot before a planned change: its owner stays for now, and from here on its flows are recorded, so that a
+    /// SYN that is repeated across the change finds its flow. One that nobody owned has no flows.
+    #[must_use]
+    pub const fn marked(self) -> Self {
+        match self.state() {
+            SlotState::Settled if self.0 != 0 => Self::unsettled(self.current()),
+            _ => self,
+        }
     }
 
     /// The slot when an idle time has passed since its last change.
@@ -124,6 +141,17 @@ mod tests {
         assert_eq!((slot.current(), slot.previous(), slot.state()), (id(2), id(1), SlotState::Late));
         let slot = slot.moved_to(id(3));
         assert_eq!((slot.current(), slot.previous(), slot.state()), (id(3), id(1), SlotState::Fresh));
+    }
+
+    #[test]
+    fn a_mark_changes_no_owner_and_the_change_behind_it_remembers_the_same_one() {
+        let slot = Slot::settled(id(1)).marked();
+        assert_eq!((slot.current(), slot.previous(), slot.state()), (id(1), id(1), SlotState::Fresh));
+        assert_eq!(slot.moved_to(id(2)), Slot::settled(id(1)).moved_to(id(2)));
+        for unsettled in [slot, slot.late(), slot.moved_to(id(2)), slot.moved_to(id(2)).late()] {
+            assert_eq!(unsettled.marked(), unsettled, "older flows are remembered already");
+        }
+        assert_eq!(Slot::default().marked(), Slot::default(), "nobody has flows there");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::doctor::foreseen;
 use crate::health::fleet::Uses;
 use crate::model::Model;
 use crate::netlink::{Resolutions, Snapshot};
-use crate::reconcile::{Memo, Observed, plan};
+use crate::reconcile::{History, Memo, Observed, plan};
 
 /// Checks a file without touching the machine.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
@@ -41,8 +41,12 @@ fn plannable(model: &Model) -> Result<(), Failure> {
     let machine = Machine { links: &nothing.0, resolutions: &nothing.1 };
     let assembled = daemon::assemble(model, &[], machine, &Uses::new());
     let desired = assembled.desired;
-    let planned =
-        plan(&Observed { size: size(model), ..Observed::default() }, &desired, &mut Memo::default());
+    let planned = plan(
+        &Observed { size: size(model), ..Observed::default() },
+        &desired,
+        &mut Memo::default(),
+        &History::default(),
+    );
     planned.map(drop).map_err(|errors| Failure::bad_input(daemon::Error::Plan(errors)))
 }
 

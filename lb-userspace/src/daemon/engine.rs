@@ -20,8 +20,8 @@ use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, P
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, Snapshot, groups, keep_groups};
-use crate::reconcile::{Changes, Memo, Observed, Plan, Size, Step, plan, sweep};
 pub(super) use fit::fit;
+use crate::reconcile::{Census, History, Memo, Observed, Plan, Size, Step, Sweep, plan};
 use known::known_uses;
 pub(super) use known::{down, places};
 
@@ -71,7 +71,8 @@ pub struct Engine {
     assembled: Assembled,
     uses: Uses,
     paths: PathMtus,
-    changes: Changes,
+    history: History,
+    census: Census,
     memo: Memo,
     _lock: Lock,
 }
@@ -145,7 +146,8 @@ impl Engine {
             assembled: Assembled::default(),
             uses,
             paths: PathMtus::default(),
-            changes: Changes::default(),
+            history: History::default(),
+            census: Census::default(),
             memo: Memo::default(),
             _lock: lock,
         })
@@ -153,17 +155,16 @@ impl Engine {
 
     /// Checks a config against machine, guard rails and data plane, and says what it would change.
     pub fn preview(&mut self, candidate: &Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
-        let (_, plan, applied) = self.prepare(candidate, machine)?;
-        drop(plan);
+        let (_, _, _, applied) = self.prepare(candidate, machine)?;
         Ok(applied)
     }
 
     /// Brings the data plane to a config. What is refused changes nothing.
     pub fn apply(&mut self, candidate: Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
         self.sweep()?;
-        let (assembled, plan, applied) = self.prepare(&candidate, machine)?;
+        let (observed, assembled, plan, applied) = self.prepare(&candidate, machine)?;
         let done = self.plane.run(&plan);
-        self.changes.note(&self.plane.observe()?, &plan);
+        self.history.note(&observed, &plan);
         done.map_err(Error::Partly)?;
         self.model = candidate.loaded.model;
         self.assembled = assembled;
@@ -181,7 +182,7 @@ impl Engine {
         &mut self,
         candidate: &Candidate,
         machine: Machine<'_>,
-    ) -> Result<(Assembled, Plan, Applied), Error> {
+    ) -> Result<(Observed, Assembled, Plan, Applied), Error> {
         let model = &candidate.loaded.model;
         let observed = self.plane.observe()?;
         let (mut assembled, mut findings) = self.join(model, machine)?;
@@ -192,10 +193,11 @@ impl Engine {
             return Err(Error::Findings(errors));
         }
         assembled.desired.generation = observed.control.generation;
-        let mut plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
+        let mut plan =
+            plan(&observed, &assembled.desired, &mut self.memo, &self.history).map_err(Error::Plan)?;
         let generation = plan.number(&observed.control);
         let steps = plan.steps.iter().map(ToString::to_string).collect();
-        Ok((assembled, plan, Applied { steps, warnings, generation }))
+        Ok((observed, assembled, plan, Applied { steps, warnings, generation }))
     }
 
     fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
@@ -218,9 +220,9 @@ impl Engine {
         self.paths.limit(&mut assembled.desired);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
-        let plan = plan(&observed, &assembled.desired, &mut self.memo).map_err(Error::Plan)?;
+        let plan = plan(&observed, &assembled.desired, &mut self.memo, &self.history).map_err(Error::Plan)?;
         let done = self.plane.run(&plan);
-        self.changes.note(&observed, &plan);
+        self.history.note(&observed, &plan);
         done.map_err(Error::Partly)?;
         self.assembled = assembled;
         if self.listen() {
@@ -256,7 +258,7 @@ impl Engine {
 
     /// Forgets dead flows, settles slots and frees ids where it is time.
     pub fn sweep(&mut self) -> Result<(), Error> {
-        let mut observed = self.plane.observe()?;
+        let observed = self.plane.observe()?;
         if !observed.needs_flows() {
             return Ok(());
         }
@@ -265,8 +267,12 @@ impl Engine {
             tracing::debug!("flows change too fast to be swept");
             return Ok(());
         };
-        observed.flows = flows;
-        let plan = sweep(&observed, &mut self.changes);
+        let mut sweep = Sweep::begin(&observed);
+        for step in flows.iter().filter_map(|flow| sweep.take(flow)) {
+            self.plane.execute(&step)?;
+        }
+        let (plan, census) = sweep.finish(&self.plane.observe()?, &mut self.history);
+        self.census = census;
         Ok(self.plane.run(&plan)?)
     }
 

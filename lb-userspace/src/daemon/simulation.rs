@@ -14,7 +14,7 @@ use crate::dataplane::{
     DataPlane, Error as PlaneError, KernelPlane, MemoryPlane, Pins, TestProgram, monotonic_ns,
 };
 use crate::model::Model;
-use crate::reconcile::{Desired, Memo, Plan, Size, plan};
+use crate::reconcile::{Desired, History, Memo, Plan, Size, plan};
 use crate::simulate::capture_file::Captured;
 use crate::simulate::language::{Link, Mac};
 use crate::simulate::{Facts, Names, Report, decide};
@@ -203,7 +203,7 @@ fn told(action: u32, host: Verdict) -> Verdict {
 }
 
 fn planned(plane: &impl DataPlane, desired: &Desired) -> Result<Plan, Error> {
-    plan(&plane.observe()?, desired, &mut Memo::default()).map_err(Error::Plan)
+    plan(&plane.observe()?, desired, &mut Memo::default(), &History::default()).map_err(Error::Plan)
 }
 
 /// An error and its causes.

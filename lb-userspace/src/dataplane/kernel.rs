@@ -104,7 +104,6 @@ impl KernelPlane {
             backends,
             ports,
             attached,
-            flows: Vec::new(),
             now_ns: monotonic_ns(),
         };
         for id in observed.limited() {

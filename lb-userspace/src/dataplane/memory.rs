@@ -16,6 +16,7 @@ pub struct MemoryPlane {
     state: Observed,
     pool: Vec<Slot>,
     acl: BTreeMap<u32, AclEntries>,
+    flows: Vec<Flow>,
 }
 
 impl MemoryPlane {
@@ -25,12 +26,13 @@ impl MemoryPlane {
             state: Observed { size, ..Observed::default() },
             pool: vec![Slot::default(); size.ring_slots as usize],
             acl: BTreeMap::new(),
+            flows: Vec::new(),
         }
     }
 
     /// Records a flow, as the program would.
     pub fn record_flow(&mut self, flow: Flow) {
-        self.state.flows.push(flow);
+        self.flows.push(flow);
     }
 
     /// The source lists, by number.
@@ -88,7 +90,7 @@ impl DataPlane for MemoryPlane {
     }
 
     fn flows(&self) -> Result<Option<Vec<Flow>>, Error> {
-        Ok(Some(self.state.flows.clone()))
+        Ok(Some(self.flows.clone()))
     }
 
     fn execute(&mut self, step: &Step) -> Result<(), Error> {
@@ -125,9 +127,9 @@ impl DataPlane for MemoryPlane {
             Step::DeletePrefix(key) => drop(state.prefixes.remove(key)),
             Step::PutVip(key, entry) => drop(state.vips.insert(*key, *entry)),
             Step::DeleteVip(key) => drop(state.vips.remove(key)),
-            Step::DeleteFlow(table, key, _) => {
-                state.flows.retain(|flow| (flow.table, flow.key) != (*table, *key));
-            }
+            Step::DeleteFlow(table, key, seen_ns) => self
+                .flows
+                .retain(|flow| (flow.table, flow.key, flow.entry.last_seen_ns) != (*table, *key, *seen_ns)),
         }
         Ok(())
     }

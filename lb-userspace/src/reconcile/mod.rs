@@ -1,12 +1,14 @@
 //! From what is to what shall be: [`plan`] compares the observed data plane with the desired one and says what to do,
 //! in an order in which no packet ever sees a half-made state. Pure: it touches nothing.
 //!
-//! Laws: executing a plan makes the desired state; planning again gives nothing; after every single step
-//! each service's ring names only backends that exist.
+//! Laws: executing plans until none is due makes the desired state; planning again gives nothing; after every single
+//! step each service's ring names only backends that exist, and no flow whose backend lives has lost it.
 
 mod address;
 mod backend;
+mod bigger;
 mod desired;
+mod history;
 mod keys;
 mod layout;
 mod lists;
@@ -22,14 +24,16 @@ mod sweep;
 
 pub use address::{TrieKey, narrow, wide};
 pub use desired::{Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel};
+pub use history::{History, Terms};
 pub use keys::key_count;
 pub use lists::AclEntries;
 pub use observed::{Flow, FlowSizes, Observed, Size};
 pub use rings::Memo;
 pub use step::{Plan, Step};
-pub use sweep::{Changes, sweep};
+pub use sweep::{Census, Sweep};
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::model::ServiceId;
 use keys::Keys;
@@ -75,19 +79,6 @@ pub enum PlanError {
         /// The pool's size in slots.
         capacity: u32,
     },
-    /// A ring's size is fixed when its service is created.
-    #[error(
-        "service {service}: ring_size is {current} and cannot become {wanted} while it runs; \
-         remove the service and apply, then add it again (its connections break)"
-    )]
-    RingResized {
-        /// The service.
-        service: ServiceId,
-        /// Size of the ring it has.
-        current: u32,
-        /// Size asked for.
-        wanted: u32,
-    },
     /// More backends than slots.
     #[error(
         "service {service}: backend {backend} would get no slot of {size}; raise the service's ring_size"
@@ -108,11 +99,22 @@ pub enum PlanError {
     HashKeyChanged,
 }
 
-/// Plans the way from `observed` to `desired`; every obstacle at once if there is none. `memo` only saves time.
-pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<Plan, Vec<PlanError>> {
+/// How long flows of a slot are recorded before a planned change of its owner: a SYN that is repeated across the change
+/// finds its flow (the first repetition is due after a second, RFC 6298 section 2).
+pub const STEP_WAIT: Duration = Duration::from_secs(1);
+const STEP_WAIT_NS: u64 = STEP_WAIT.as_nanos() as u64;
+
+/// Plans the way from `observed` to `desired`, or its next part; every obstacle at once if there is none. `memo` only
+/// saves time.
+pub fn plan(
+    observed: &Observed,
+    desired: &Desired,
+    memo: &mut Memo,
+    history: &History,
+) -> Result<Plan, Vec<PlanError>> {
     let mut errors = Vec::new();
     let ports = ports::assign(observed, desired).map_err(|error| errors.push(error)).unwrap_or_default();
-    let services = services::assign(observed, desired, &ports, memo, &mut errors);
+    let mut services = services::assign(observed, desired, &ports, (memo, history), &mut errors);
     let keys = Keys::new(observed, desired, &services.entries, &mut errors);
     let control = control(observed, desired, &keys, &mut errors);
     services.check_room(&mut errors);
@@ -125,9 +127,8 @@ pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<P
     // Who is to receive is there before any slot names it; who is not any more, only after the slots have moved.
     let (last, first): (Vec<_>, Vec<_>) = services.backends.iter().partition(|put| put.goes_down());
     steps.extend(first.iter().map(|put| put.step()));
-    steps.extend(
-        services.rings.iter().map(|(start, words)| Step::WriteSlots { start: *start, words: words.clone() }),
-    );
+    let rings = std::mem::take(&mut services.rings);
+    steps.extend(rings.into_iter().map(|(start, words)| Step::WriteSlots { start, words }));
     steps.extend(last.iter().map(|put| put.step()));
     // What a service needs is there before anything names it, and goes when nothing does any more.
     services.needs(observed, &mut steps);
@@ -151,7 +152,7 @@ pub fn plan(observed: &Observed, desired: &Desired, memo: &mut Memo) -> Result<P
     if control != between {
         steps.push(Step::PutControl(control));
     }
-    Ok(Plan { steps })
+    Ok(Plan { steps, due_ns: services.due_ns, terms: services.terms })
 }
 
 fn control(observed: &Observed, desired: &Desired, keys: &Keys, errors: &mut Vec<PlanError>) -> Control {
@@ -171,4 +172,9 @@ fn control(observed: &Observed, desired: &Desired, keys: &Keys, errors: &mut Vec
         epoch: observed.control.epoch,
         sampling: observed.control.sampling,
     }
+}
+
+/// After how long a silence a service's flow is dead, in nanoseconds.
+fn idle_ns(entry: &lb_common::abi::ServiceEntry) -> u64 {
+    u64::from(entry.idle_ms) * 1_000_000
 }

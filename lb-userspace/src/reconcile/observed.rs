@@ -48,23 +48,28 @@ pub struct Observed {
     pub ports: BTreeMap<u16, PortEntry>,
     /// Ports that a program is attached to: they stay.
     pub attached: BTreeSet<u16>,
-    /// Recorded flows; only for a sweep, and only where they matter, see [`Observed::needs_flows`].
-    pub flows: Vec<Flow>,
     /// The monotonic clock in nanoseconds, as flows are stamped with.
     pub now_ns: u64,
 }
 
 impl Observed {
-    /// Whether recorded flows decide anything: an id waits to be freed, or a slot to be settled.
+    /// Whether recorded flows decide anything: an id waits to be freed, a slot to be settled, or a policy counts them.
     pub fn needs_flows(&self) -> bool {
-        let down = |entry: &BackendEntry| BackendState::from_raw(entry.state) == BackendState::Retired;
+        let retired = |entry: &BackendEntry| BackendState::from_raw(entry.state) == BackendState::Retired;
         let unsettled = |slot: &Slot| slot.state() != SlotState::Settled;
-        self.backends.values().any(down) || self.rings.values().flatten().any(unsettled)
+        let mut entries = self.ranges.values().chain(self.exact.values());
+        entries.any(|entry| entry.flags & ServiceEntry::TRACKED != 0)
+            || self.backends.values().any(retired)
+            || self.rings.values().flatten().any(unsettled)
     }
 
-    /// An entry of each service, by the service's id. Ring and id are the same in all of them.
+    /// An entry of each service, by the service's id. All of its keys have the same, unless whoever changed them was
+    /// killed meanwhile: what its record says is written first, and so is what counts.
     pub fn entries(&self) -> BTreeMap<u32, ServiceEntry> {
-        self.ranges.values().chain(self.exact.values()).map(|entry| (entry.id, *entry)).collect()
+        let (records, ranges): (Vec<_>, Vec<_>) =
+            self.ranges.iter().partition(|(key, _)| record::service(key).is_some());
+        let keys = self.exact.values().chain(ranges.into_iter().map(|(_, entry)| entry));
+        keys.chain(records.into_iter().map(|(_, entry)| entry)).map(|entry| (entry.id, *entry)).collect()
     }
 
     /// Ids of services that have limits. While a service with several keys changes, some of them may not say so yet.

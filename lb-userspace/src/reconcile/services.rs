@@ -1,18 +1,21 @@
 //! Ids, entries and rings of all services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use lb_common::abi::{
     BackendEntry, BackendId, BackendState, QuicFormat, QuicKey, Rate as RateWords, RateEntry, ServiceEntry,
     Slot,
 };
 
+use super::bigger::{self, Bigger};
 use super::lists::Lists;
+use super::rings::{Before, Changes, Manner, Owners};
 use super::{
-    Desired, DesiredBackend, DesiredService, Memo, Observed, PlanError, Step, backend, pool::Pool,
-    ports::Ports, rings,
+    Desired, DesiredBackend, DesiredService, History, Memo, Observed, PlanError, Step, Terms, backend,
+    pool::Pool, ports::Ports, rings,
 };
-use crate::model::{Rate, RateLimits, ServerIdFormat, ServiceId, ring};
+use crate::model::{Algorithm, FlowRules, Rate, RateLimits, ServerIdFormat, ServiceId, Tracking, ring};
 
 /// What has to change.
 #[derive(Default)]
@@ -31,6 +34,9 @@ pub(super) struct Services {
     /// Backends that QUIC connection IDs name.
     pub(super) quic: BTreeMap<QuicKey, u32>,
     pub(super) retired: Vec<BackendId>,
+    /// When something that waits can go on.
+    pub(super) due_ns: Option<u64>,
+    pub(super) terms: BTreeMap<u32, Terms>,
 }
 
 pub(super) struct PutBackend {
@@ -54,7 +60,7 @@ pub(super) fn assign(
     observed: &Observed,
     desired: &Desired,
     ports: &Ports,
-    memo: &mut Memo,
+    (memo, history): (&mut Memo, &History),
     errors: &mut Vec<PlanError>,
 ) -> Services {
     let mut services = Services::default();
@@ -63,7 +69,7 @@ pub(super) fn assign(
     let mut room = Room::new(observed);
     let known = Known::new(observed);
     let mut kept = BTreeSet::new();
-    let given = Given { observed, desired, ports, known: &known, services: observed.services() };
+    let given = Given { observed, desired, ports, history, known: &known, services: observed.services() };
     for service in &desired.services {
         match one(&given, service, &mut room, memo, &mut services.lists) {
             Ok(change) => change.add_to(service, &mut services, &mut kept),
@@ -89,16 +95,15 @@ struct Room {
 
 impl Room {
     fn new(observed: &Observed) -> Self {
-        let entries = observed.entries();
-        let entries = entries.values();
+        let entries = || observed.ranges.values().chain(observed.exact.values());
         // Ids of services are named by the entries of retired backends and by their flows as well.
         let used: BTreeSet<u32> =
-            entries.clone().map(|e| e.id).chain(observed.backends.values().map(|b| b.service)).collect();
+            entries().map(|e| e.id).chain(observed.backends.values().map(|b| b.service)).collect();
+        // A service that was on its way to another ring has two.
+        let rings: BTreeSet<(u32, u32)> =
+            entries().map(|entry| (entry.ring_start, entry.ring_size)).collect();
         Self {
-            pool: Pool::new(
-                observed.size.ring_slots,
-                entries.map(|entry| (entry.ring_start, entry.ring_size)),
-            ),
+            pool: Pool::new(observed.size.ring_slots, rings),
             service_ids: (0..observed.size.services).filter(|id| !used.contains(id)).collect(),
             backend_ids: (1..=observed.size.backends)
                 .filter(|id| !observed.backends.contains_key(id))
@@ -106,6 +111,12 @@ impl Room {
             missing_services: 0,
             missing_backends: 0,
         }
+    }
+
+    /// Room in the pool for a service's ring of `size` slots.
+    fn ring(&mut self, given: &Given<'_>, service: &DesiredService, size: u32) -> Result<u32, PlanError> {
+        let capacity = given.observed.size.ring_slots;
+        self.pool.take(size).ok_or(PlanError::RingPoolFull { service: service.id, size, capacity })
     }
 
     fn service_id(&mut self) -> u32 {
@@ -138,9 +149,11 @@ struct Change {
     /// Backends in the order of the service's list.
     ids: Vec<BackendId>,
     backends: Vec<PutBackend>,
-    ring: Option<(u32, Vec<Option<Slot>>)>,
+    ring: Ring,
     entry: ServiceEntry,
     fresh: bool,
+    due_ns: Option<u64>,
+    terms: Terms,
 }
 
 impl Change {
@@ -149,6 +162,8 @@ impl Change {
         kept.extend(self.ids.iter().map(|id| id.get()));
         services.backends.extend(self.backends);
         services.rings.extend(self.ring);
+        services.due_ns = services.due_ns.into_iter().chain(self.due_ns).min();
+        services.terms.insert(id, self.terms);
         services.entries.push(self.entry);
         services.fresh.extend(self.fresh.then_some(id));
         services.rates.extend(rates(&service.admission.limits).map(|rates| (id, rates)));
@@ -166,6 +181,7 @@ struct Given<'a> {
     observed: &'a Observed,
     desired: &'a Desired,
     ports: &'a Ports,
+    history: &'a History,
     known: &'a Known<'a>,
     /// The services that are there.
     services: BTreeMap<ServiceId, ServiceEntry>,
@@ -204,47 +220,110 @@ fn one(
     memo: &mut Memo,
     lists: &mut Lists,
 ) -> Result<Change, PlanError> {
-    let Given { observed, desired, ports, known, services } = given;
-    let present = services.get(&service.id);
+    let present = given.services.get(&service.id);
+    let size = service.ring_size.or(present.map(|entry| entry.ring_size));
+    let size = size.unwrap_or_else(|| ring::default_size(service.backends.len()));
     let entry = match present {
-        Some(entry) => *entry,
-        None => new_entry(observed, service, room)?,
+        Some(entry) if entry.ring_size == size => *entry,
+        Some(entry) => {
+            ServiceEntry { ring_start: room.ring(given, service, size)?, ring_size: size, ..*entry }
+        }
+        None => {
+            let ring_start = room.ring(given, service, size)?;
+            ServiceEntry { ring_start, ring_size: size, id: room.service_id(), ..ServiceEntry::default() }
+        }
     };
-    if let Some(wanted) = service.ring_size.filter(|wanted| *wanted != entry.ring_size) {
-        return Err(PlanError::RingResized { service: service.id, current: entry.ring_size, wanted });
-    }
-    let entry = with_rules(entry, service, lists, memo);
-    let (mut ids, mut draining, mut backends) = (Vec::new(), Vec::new(), Vec::new());
+    let wanted = with_rules(entry, service, lists, memo);
+    let (ids, backends) = numbered(given, service, wanted.id, room);
+    // Also where it has to wait: that it cannot be had is told at once.
+    let slots = memo.owners(service, given.desired.hash_key, size)?;
+    let having = |state: fn(BackendState) -> bool| -> Vec<BackendId> {
+        let all = service.backends.iter().zip(&ids);
+        all.filter(|(backend, _)| state(backend.state)).map(|(_, id)| *id).collect()
+    };
+    let draining = having(|state| state == BackendState::Draining);
+    let owners =
+        Owners { slots: &slots, ids: &ids, draining: &draining, alive: &having(BackendState::keeps_flows) };
+    let fresh = present.is_none();
+    let (ring, turn) = match present {
+        None => {
+            let words = rings::new(&owners, size, Slot::settled);
+            (Some((wanted.ring_start, words)), Turn { entry: wanted, due_ns: None, held: false })
+        }
+        Some(present) => turned(given, service, (present, wanted), &owners, memo),
+    };
+    let Turn { entry, due_ns, held } = turn;
+    let max_unsettled_ns = u64::try_from(service.flows.max_unsettled.as_nanos()).unwrap_or(u64::MAX);
+    let terms = Terms { ring_start: entry.ring_start, held, max_unsettled_ns };
+    Ok(Change { ids, backends, ring, entry, fresh, due_ns, terms })
+}
+
+/// The ids of a service's backends, in the order of its list, and entries that are to be put.
+fn numbered(
+    given: &Given<'_>,
+    service: &DesiredService,
+    service_id: u32,
+    room: &mut Room,
+) -> (Vec<BackendId>, Vec<PutBackend>) {
+    let Given { ports, known, .. } = given;
+    let (mut ids, mut backends) = (Vec::new(), Vec::new());
     for backend in &service.backends {
-        let wanted = placed(known, backend, entry.id, service.id, ports);
+        let wanted = placed(known, backend, service_id, service.id, ports);
         let same = known.like(&wanted).iter().find(|(_, present)| backend::same(present, &wanted));
         let id = same.and_then(|(id, _)| BackendId::new(*id)).unwrap_or_else(|| room.backend_id());
         ids.push(id);
-        if backend.state == BackendState::Draining {
-            draining.push(id);
-        }
         if same.is_none_or(|(_, present)| **present != wanted) {
             backends.push(PutBackend { id, entry: wanted, fresh: same.is_none() });
         }
     }
-    let slots = memo.owners(service, desired.hash_key, entry.ring_size)?;
-    let owners = rings::Owners { slots: &slots, ids: &ids, draining: &draining };
-    let before = present.and_then(|_| observed.rings.get(&entry.id)).map(Vec::as_slice);
-    let ring = rings::changes(before, &owners, entry.ring_size).map(|words| (entry.ring_start, words));
-    Ok(Change { ids, backends, ring, entry, fresh: present.is_none() })
+    (ids, backends)
 }
 
-/// Room for a service that was not there.
-fn new_entry(
-    observed: &Observed,
+/// Where a running service stands after this plan.
+struct Turn {
+    entry: ServiceEntry,
+    due_ns: Option<u64>,
+    held: bool,
+}
+
+type Ring = Option<(u32, Vec<Option<Slot>>)>;
+
+/// Changes the slots of a running service, and its entry where that can be now.
+fn turned(
+    given: &Given<'_>,
     service: &DesiredService,
-    room: &mut Room,
-) -> Result<ServiceEntry, PlanError> {
-    let size = service.ring_size.unwrap_or_else(|| ring::default_size(service.backends.len()));
-    let capacity = observed.size.ring_slots;
-    let full = PlanError::RingPoolFull { service: service.id, size, capacity };
-    let ring_start = room.pool.take(size).ok_or(full)?;
-    Ok(ServiceEntry { ring_start, ring_size: size, id: room.service_id(), ..ServiceEntry::default() })
+    (present, wanted): (&ServiceEntry, ServiceEntry),
+    owners: &Owners<'_>,
+    memo: &mut Memo,
+) -> (Ring, Turn) {
+    let Given { observed, desired, history, .. } = given;
+    let slots = observed.rings.get(&present.id).map_or(&[][..], Vec::as_slice);
+    let known = history.of(present.id, present.ring_start);
+    let before = Before { slots, known, now_ns: observed.now_ns };
+    let untracked = service.flows.tracking == Tracking::Never && !service.flows.records_all();
+    let bigger = if untracked { Bigger::Not } else { Bigger::between(present, &wanted) };
+    let due_ns = bigger.due_ns(&before, &wanted);
+    if due_ns > observed.now_ns {
+        let entry = bigger::held(present, wanted);
+        let slots = memo.owners_for_now(service, desired.hash_key, entry.ring_size);
+        let Changes { words, due_ns: step_ns } =
+            rings::changes(&before, &Owners { slots: &slots, ..*owners }, Manner::Marked);
+        let due_ns = Some(step_ns.unwrap_or(due_ns).min(due_ns));
+        return (words.map(|words| (entry.ring_start, words)), Turn { entry, due_ns, held: true });
+    }
+    if present.ring_size != wanted.ring_size {
+        let slot = if untracked { Slot::settled } else { Slot::unsettled };
+        let words = rings::new(owners, wanted.ring_size, slot);
+        let turn = Turn { entry: wanted, due_ns: None, held: false };
+        return (Some((wanted.ring_start, words)), turn);
+    }
+    let manner = match bigger {
+        _ if untracked => Manner::Untracked,
+        Bigger::Rehash => Manner::Rehashed,
+        Bigger::Repolicy | Bigger::Not => Manner::Tracked,
+    };
+    let Changes { words, due_ns } = rings::changes(&before, owners, manner);
+    (words.map(|words| (wanted.ring_start, words)), Turn { entry: wanted, due_ns, held: false })
 }
 
 /// The entry with what the service wants of packets.
@@ -261,12 +340,24 @@ fn with_rules(
         ServerIdFormat::Draft { config_id, length } => QuicFormat::Draft { config_id, length },
         ServerIdFormat::Katran => QuicFormat::Katran,
     });
+    let idle = service.flows.idle;
+    let tenths = |time: Duration| u16::try_from(time.as_millis().div_ceil(100)).unwrap_or(u16::MAX);
     ServiceEntry {
-        flags: acl_flags | rate_flag | quic_flag,
+        flags: acl_flags | rate_flag | quic_flag | placing(&service.flows),
         acl,
         quic: format.map_or(0, QuicFormat::to_raw),
+        idle_ms: u32::try_from(idle.established.as_millis()).unwrap_or(u32::MAX),
+        half_open_ds: tenths(idle.half_open),
+        closing_ds: tenths(idle.closing),
         ..entry
     }
+}
+
+/// Flags that say how flows are placed and found. A running service does not get them at once, see `bigger`.
+fn placing(flows: &FlowRules) -> u32 {
+    let tracked = if flows.records_all() { ServiceEntry::TRACKED } else { 0 };
+    let by_source = if flows.algorithm == Algorithm::SourceHash { ServiceEntry::BY_SOURCE } else { 0 };
+    tracked | by_source
 }
 
 /// A service's limits as the maps have them; `None` if it has none.

@@ -1,6 +1,6 @@
 //! A change of the data plane as a value.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -9,13 +9,17 @@ use lb_common::abi::{
     QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
 
-use super::{AclEntries, TrieKey, narrow, record};
+use super::{AclEntries, Terms, TrieKey, narrow, record};
 
 /// Steps, to be executed in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     /// The steps.
     pub steps: Vec<Step>,
+    /// When to plan again, by the monotonic clock in nanoseconds: something waits for its second step then.
+    pub due_ns: Option<u64>,
+    /// What holds for services from then on, by service id; for [`History::note`](super::History::note).
+    pub terms: BTreeMap<u32, Terms>,
 }
 
 impl Plan {

@@ -6,7 +6,7 @@ use super::{Candidate, Engine, Error, Instance, Machine, known, size};
 use crate::daemon::{assemble, interfaces};
 use crate::dataplane::{DataPlane, KernelPlane, MemoryPlane};
 use crate::health::fleet::{Place, Uses};
-use crate::reconcile::{Memo, Plan, Size, Step, plan};
+use crate::reconcile::{History, Memo, Plan, Size, Step, plan};
 
 impl Engine {
     /// Makes an empty data plane that nobody else knows of.
@@ -26,10 +26,11 @@ impl Engine {
         let attached = interfaces::find(&self.interfaces, machine.links)?;
         let assembled = assemble(&self.model, &attached, machine, &Uses::new());
         let empty = self.plane.observe()?;
-        let planned = plan(&empty, &assembled.desired, &mut Memo::default()).map_err(Error::Plan)?;
+        let planned = plan(&empty, &assembled.desired, &mut Memo::default(), &History::default())
+            .map_err(Error::Plan)?;
         let numbers = numbers(&planned, empty.size)?;
         let steps = planned.steps.into_iter().filter(|step| !takes_traffic(step)).collect();
-        self.plane.run(&Plan { steps })?;
+        self.plane.run(&Plan { steps, ..Plan::default() })?;
         let observed = self.plane.glance()?;
         for (interface, link) in self.interfaces.iter().zip(attached) {
             interfaces::attach(&self.plane, &observed, interface, link)?;

@@ -14,7 +14,9 @@ use lb_common::abi::{
 use lb_common::datapath::host::{HostFrame, HostTables, run};
 use lb_common::datapath::{Verdict, Work, probe};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, Sampling, TestProgram};
-use lb_userspace::reconcile::{Desired, FlowSizes, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan};
+use lb_userspace::reconcile::{
+    Desired, FlowSizes, History, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan,
+};
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 
@@ -184,10 +186,18 @@ impl Bench {
         bench
     }
 
-    /// Moves both to another state.
+    /// Moves both to another state, with all steps that planned changes take.
     pub fn apply(&mut self, desired: &Desired) {
-        let plan = plan(&self.observed, desired, &mut Memo::default()).expect("a plan");
-        self.execute(plan.steps);
+        let mut history = History::default();
+        loop {
+            let plan = plan(&self.observed, desired, &mut Memo::default(), &history).expect("a plan");
+            history.note(&self.observed, &plan);
+            let due_ns = plan.due_ns;
+            self.execute(plan.steps);
+            let Some(due_ns) = due_ns else { break };
+            // Nobody sends meanwhile: there is nothing to wait for.
+            self.observed.now_ns = self.observed.now_ns.max(due_ns);
+        }
     }
 
     /// Has every packet sampled until the value is dropped.
@@ -210,7 +220,7 @@ impl Bench {
                 _ => {}
             }
         }
-        self.plane.run(&Plan { steps }).expect("every step works");
+        self.plane.run(&Plan { steps, ..Plan::default() }).expect("every step works");
         self.refresh();
     }
 

@@ -7,7 +7,7 @@ use lb_tests::bpf::{Action, Bench};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
 use lb_userspace::model::{Prefix, Protocol, ServiceId};
-use lb_userspace::reconcile::{Desired, Memo, Step, plan};
+use lb_userspace::reconcile::{Desired, History, Memo, Step, plan};
 
 fn to(address: Ipv4Addr, port: u16) -> Vec<u8> {
     Packet::tcp((CLIENT, NEAR), Flow::nth(7, (address, port)), Segment::Syn).bytes()
@@ -107,8 +107,9 @@ fn nothing_is_remembered_while_keys_change() {
 #[test]
 fn sampling_begins_and_ends_whatever_changes() {
     let mut bench = Bench::new(&desired());
-    let way =
-        |bench: &Bench, to: &Desired| plan(bench.observed(), to, &mut Memo::default()).expect("a plan").steps;
+    let way = |bench: &Bench, to: &Desired| {
+        plan(bench.observed(), to, &mut Memo::default(), &History::default()).expect("a plan").steps
+    };
     let steps = way(&bench, &moved(STRANGER, L2));
     let sampling = bench.sample();
     let between = bench.observed().control;

@@ -20,8 +20,8 @@ use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, P
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, Snapshot, groups, keep_groups};
-pub(super) use fit::fit;
 use crate::reconcile::{Census, History, Memo, Observed, Plan, Size, Step, Sweep, plan};
+pub(super) use fit::fit;
 use known::known_uses;
 pub(super) use known::{down, places};
 

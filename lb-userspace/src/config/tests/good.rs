@@ -182,6 +182,7 @@ fn examples_hold() {
         "quic.yaml",
         "full.yaml",
         "health.yaml",
+        "policies.yaml",
         "tuning.yaml",
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLES).join(name);

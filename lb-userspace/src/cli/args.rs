@@ -136,8 +136,9 @@ pub(super) enum Command {
     /// Take new flows away from a backend; flows it has stay
     #[command(after_help = "Examples:
   lb drain 192.0.2.21 --until 30m --reason 'kernel update'
+  lb drain 192.0.2.21 --deadline 10m --wait
   lb drain web/a     # in the pool web only")]
-    Drain(OrderArgs),
+    Drain(DrainArgs),
     /// Take all flows away from a backend
     Disable(OrderArgs),
     /// Take back `lb drain` or `lb disable`
@@ -283,6 +284,18 @@ pub(super) struct OrderArgs {
     /// Also where a service is left without a backend that takes new flows
     #[arg(long)]
     pub(super) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    pub(super) order: OrderArgs,
+    /// After this time what is left of its flows moves; the drain goes on
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) deadline: Option<Duration>,
+    /// Wait until no flow is left (exit code 0) or the deadline has come (1)
+    #[arg(long)]
+    pub(super) wait: bool,
 }
 
 #[derive(Args, Debug)]

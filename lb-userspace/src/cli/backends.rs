@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lb_common::abi::BackendCounters;
 
 use super::args::{BackendsArgs, Context};
+use super::drains;
 use super::error::Failure;
 use super::output::{self, Table, short};
 use super::status::duration;
@@ -38,7 +39,9 @@ pub(super) fn run(context: &Context, args: &BackendsArgs) -> Result<ExitCode, Fa
                 None => service.backends.iter().filter(|b| b.weight > 0 && !b.is_fine()).map(brief).collect(),
             };
             let table = table(service, Some(&rates), args.verbose).render(2);
-            format!("{} {}\n{alarm}{table}{details}", service.name, service.id)
+            let drains = service.backends.iter().filter_map(drains::line).map(|line| format!("  ~ {line}\n"));
+            let drains: String = drains.collect();
+            format!("{} {}\n{alarm}{table}{drains}{details}", service.name, service.id)
         });
         tables.collect()
     })?;
@@ -126,7 +129,8 @@ pub(super) fn table(service: &ServiceView, rates: Option<&Rates>, sizes: bool) -
 /// What is wrong with a backend, in words.
 pub(super) fn trouble(backend: &BackendView) -> String {
     if let Some(said) = &backend.operator {
-        return format!("{} {}", backend.state, by_operator(said));
+        let left = drains::words(backend).map_or_else(String::new, |left| format!(" ({left})"));
+        return format!("{} {}{left}", backend.state, by_operator(said));
     }
     let Some(health) = &backend.health else { return backend.state.to_owned() };
     let mut text = format!("{} for {}", backend.state, duration(Saved::now().saturating_sub(health.since)));

@@ -12,6 +12,7 @@ mod decap;
 mod decap_args;
 mod detach;
 mod doctor;
+mod drains;
 mod error;
 mod explain;
 mod interfaces;
@@ -23,6 +24,7 @@ mod simulate;
 mod status;
 mod validate;
 mod view;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -69,7 +71,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         Command::Status { output } => status::status(context, output),
         Command::Services { output } => status::services(context, output),
         Command::Backends(args) => backends::run(context, &args),
-        Command::Drain(args) => order::run(context, &args, Word::Drain),
+        Command::Drain(args) => order::drain(context, &args),
         Command::Disable(args) => order::run(context, &args, Word::Disable),
         Command::Enable { backend } => {
             let args = OrderArgs { backend, until: None, reason: None, force: false };

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::args::{Context, Output};
 use super::backends;
+use super::drains;
 use super::error::Failure;
 use super::interfaces;
 use super::output::{self, Table, mib, short};
@@ -93,6 +94,9 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
     for service in &view.services {
         for backend in service.backends.iter().filter(|backend| backend.operator.is_some()) {
             text += &format!("  {}/{}: {}\n", service.name, backend.address, backends::trouble(backend));
+        }
+        for line in service.backends.iter().filter_map(drains::line) {
+            text += &format!("  {}/{line}\n", service.name);
         }
     }
     let daemon = match view.saved.daemon {

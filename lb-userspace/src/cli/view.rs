@@ -10,6 +10,7 @@ use lb_common::abi::{
 use serde::Serialize;
 
 use super::args::Context;
+use super::drains::{self, Progress};
 use super::error::Failure;
 use crate::config;
 use crate::daemon::{self, InForce, Request, Saved, SettingState, setting_states};
@@ -29,6 +30,8 @@ pub(super) struct View {
     pub(super) daemon_running: bool,
     pub(super) flows: usize,
     pub(super) services: Vec<ServiceView>,
+    /// The pool of each service, by its id.
+    pub(super) pools: BTreeMap<String, String>,
 }
 
 /// A program on an interface.
@@ -71,7 +74,7 @@ pub(super) struct BackendView {
     pub(super) name: Option<String>,
     pub(super) address: IpAddr,
     pub(super) id: u32,
-    /// `up`, `trial`, `standby`, `draining`, or why it gets nothing.
+    /// `up`, `trial`, `standby`, `draining`, `leaving`, `drained`, or why it gets nothing.
     pub(super) state: &'static str,
     /// Weight in the config; 0 where it drains.
     pub(super) weight: u16,
@@ -88,6 +91,8 @@ pub(super) struct BackendView {
     pub(super) flows: u64,
     /// The operator's word about it.
     pub(super) operator: Option<InForce>,
+    /// What is left of its flows; `null` unless it drains.
+    pub(super) drain: Option<Progress>,
     /// What its probes say; `null` where no daemon runs.
     pub(super) health: Option<BackendHealth>,
 }
@@ -147,12 +152,18 @@ impl View {
         let saved = Saved::load(&instance.state)?.unwrap_or_default();
         let observed = plane.observe()?;
         let counters = plane.counters()?;
-        let model = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
+        let listed = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
+        let model = listed.map(|listed| saved.drains.join(&listed));
         let health = daemon::request(&instance.socket, &Request::Health)?;
         let known: Known =
             health.into_iter().flat_map(|reply| reply.health).map(|h| (h.id.clone(), h)).collect();
-        let services = model
-            .map_or_else(Vec::new, |model| services(&model, &observed, &counters, &known, &saved.overrides));
+        let (mut services, pools) = model.as_ref().map_or_else(Default::default, |model| {
+            let pools = model.services.iter().map(|service| (service.id.to_string(), service.pool.clone()));
+            (services(model, &observed, &counters, &known, &saved.overrides), pools.collect())
+        });
+        if let Some(model) = &model {
+            drains::add(&mut services, model, &saved, &plane, &observed)?;
+        }
         let links = super::attach::runtime()?.block_on(links()).map_err(Failure::failed)?;
         let mut settings: BTreeMap<String, _> = setting_states(&instance.nic).into_iter().collect();
         let mut place = |found| {
@@ -168,6 +179,7 @@ impl View {
             observed,
             counters,
             services,
+            pools,
         })
     }
 }
@@ -294,6 +306,7 @@ fn backend_view(
         address: backend.address,
         id,
         state: match health {
+            _ if backend.leaving && state == "draining" => "leaving",
             Some(health) => judged(state, backend.effective_weight(), health),
             None if state == "draining" && operator.is_none() && backend.group > 0 => "standby",
             None if state == "down" && operator.is_some() => "disabled",
@@ -310,6 +323,7 @@ fn backend_view(
         bytes,
         flows,
         operator,
+        drain: None,
         health: health.cloned(),
     }
 }

@@ -106,6 +106,7 @@ fn make_backend(backend: &schema::Backend, pool: &Pool) -> Option<Backend> {
         address: backend.address.as_ref()?.value,
         weight: backend.weight,
         drain: backend.drain,
+        leaving: false,
         forwarding: backend.forwarding.or(pool.forwarding)?,
         mac: backend.mac,
         interface: backend.interface.clone(),

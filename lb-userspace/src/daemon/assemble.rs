@@ -94,7 +94,10 @@ pub fn assemble(model: &Model, attached: &[&Link], machine: Machine<'_>, uses: &
     for service in &model.services {
         let backends = service.backends.iter().map(|backend| {
             let resolution = resolutions.get(&backend.address);
-            assembled.findings.extend(backend_finding(service, backend, resolution));
+            // What is wrong with one that leaves is nobody's mistake any more.
+            if !backend.leaving {
+                assembled.findings.extend(backend_finding(service, backend, resolution));
+            }
             let hop = resolution.and_then(Resolution::next_hop);
             if let Some(link) = hop.and_then(|hop| links.by_index(hop.ifindex)) {
                 ports.entry(link.ifindex).or_insert_with(|| port(link));
@@ -150,6 +153,7 @@ fn share(service: &Service, backend: &Backend, uses: &Uses) -> (BackendState, u3
 fn conflicts(model: &Model) -> Vec<Finding> {
     let backends =
         model.services.iter().flat_map(|service| service.backends.iter().map(move |b| (service, b)));
+    let backends = backends.filter(|(_, backend)| !backend.leaving);
     let mut first: BTreeMap<IpAddr, (&Service, &Backend)> = BTreeMap::new();
     let differing = backends.filter_map(|(service, backend)| {
         let (other, before) = *first.entry(backend.address).or_insert((service, backend));

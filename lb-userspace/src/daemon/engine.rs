@@ -1,5 +1,6 @@
 //! Brings the data plane to a config, whole or not at all.
 
+mod draining;
 mod fit;
 mod known;
 mod stage;
@@ -10,10 +11,11 @@ use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
 
+use super::guard::guard;
 use super::overrides::{self, InForce};
 use super::paths::PathMtus;
 use super::{
-    Assembled, Error, Finding, Instance, Machine, Saved, assemble, guard, interfaces, own, size, sizing,
+    Assembled, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size, sizing,
 };
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
@@ -57,14 +59,29 @@ pub struct Applied {
     pub steps: Vec<String>,
     /// Warnings.
     pub warnings: Vec<Finding>,
+    /// What guard rails have against it; only of what was not done.
+    pub objections: Vec<Finding>,
     /// Number of the configuration that is in force.
     pub generation: u64,
+}
+
+/// A config on its way into force.
+struct Prepared {
+    observed: Observed,
+    model: Model,
+    drains: Drains,
+    assembled: Assembled,
+    plan: Plan,
+    applied: Applied,
 }
 
 /// The one writer of a data plane.
 pub struct Engine {
     instance: Instance,
     plane: KernelPlane,
+    /// What the config lists.
+    listed: Model,
+    /// The same with backends that are leaving.
     model: Model,
     interfaces: Vec<Interface>,
     saved: Saved,
@@ -135,12 +152,17 @@ impl Engine {
         let attached =
             |name: &&String| if_nametoindex(name.as_str()).is_ok_and(|index| carry.contains(&index));
         let saved = Saved { overrides: overrides::current(&saved.overrides, Saved::now()), ..saved };
-        let uses = known_uses(&candidate.loaded.model, &plane.glance()?, &saved.overrides);
+        let observed = plane.glance()?;
+        let uses = known_uses(&candidate.loaded.model, &observed, &saved.overrides);
         let named = |name: &String| Interface::named(name);
+        let listed = before.unwrap_or_else(|| candidate.loaded.model.clone());
+        // Of a data plane that is new nobody leaves.
+        let saved = draining::found(saved, &listed, &observed);
         Ok(Self {
             instance: instance.clone(),
             plane,
-            model: before.unwrap_or_else(|| candidate.loaded.model.clone()),
+            model: saved.drains.join(&listed),
+            listed,
             interfaces: saved.interfaces.iter().filter(attached).map(named).collect(),
             saved,
             assembled: Assembled::default(),
@@ -155,19 +177,24 @@ impl Engine {
 
     /// Checks a config against machine, guard rails and data plane, and says what it would change.
     pub fn preview(&mut self, candidate: &Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
-        let (_, _, _, applied) = self.prepare(candidate, machine)?;
-        Ok(applied)
+        Ok(self.prepare(candidate, machine)?.applied)
     }
 
     /// Brings the data plane to a config. What is refused changes nothing.
     pub fn apply(&mut self, candidate: Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
         self.sweep()?;
-        let (observed, assembled, plan, applied) = self.prepare(&candidate, machine)?;
+        self.let_go()?;
+        let Prepared { observed, model, drains, assembled, plan, applied } =
+            self.prepare(&candidate, machine)?;
+        if !applied.objections.is_empty() {
+            return Err(Error::Findings(applied.objections));
+        }
         let done = self.plane.run(&plan);
         self.history.note(&observed, &plan);
         done.map_err(Error::Partly)?;
-        self.model = candidate.loaded.model;
+        (self.listed, self.model) = (candidate.loaded.model, model);
         self.assembled = assembled;
+        self.saved.drains = drains;
         self.saved.origin = candidate.origin;
         self.saved.config = candidate.loaded.text;
         self.saved.interfaces = self.interfaces.iter().map(|interface| interface.name.clone()).collect();
@@ -178,17 +205,16 @@ impl Engine {
         Ok(applied)
     }
 
-    fn prepare(
-        &mut self,
-        candidate: &Candidate,
-        machine: Machine<'_>,
-    ) -> Result<(Observed, Assembled, Plan, Applied), Error> {
-        let model = &candidate.loaded.model;
+    fn prepare(&mut self, candidate: &Candidate, machine: Machine<'_>) -> Result<Prepared, Error> {
+        let listed = &candidate.loaded.model;
         let observed = self.plane.observe()?;
-        let (mut assembled, mut findings) = self.join(model, machine)?;
-        findings.extend(limits(model, &observed.size));
-        let rails = if candidate.force { Vec::new() } else { guard(&self.model, model) };
-        let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().chain(rails).partition(|f| f.fatal);
+        let there = places(&observed);
+        let drains = self.saved.drains.after(&self.model, listed, &there, Saved::now());
+        let model = drains.join(listed);
+        let (mut assembled, mut findings) = self.join(&model, &drains, machine)?;
+        findings.extend(limits(listed, &observed.size));
+        let objections = if candidate.force { Vec::new() } else { guard(&there, listed) };
+        let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.fatal);
         if !errors.is_empty() {
             return Err(Error::Findings(errors));
         }
@@ -197,12 +223,24 @@ impl Engine {
             plan(&observed, &assembled.desired, &mut self.memo, &self.history).map_err(Error::Plan)?;
         let generation = plan.number(&observed.control);
         let steps = plan.steps.iter().map(ToString::to_string).collect();
-        Ok((observed, assembled, plan, Applied { steps, warnings, generation }))
+        Ok(Prepared {
+            observed,
+            model,
+            drains,
+            assembled,
+            plan,
+            applied: Applied { steps, warnings, objections, generation },
+        })
     }
 
-    fn join(&self, model: &Model, machine: Machine<'_>) -> Result<(Assembled, Vec<Finding>), Error> {
+    fn join(
+        &self,
+        model: &Model,
+        drains: &Drains,
+        machine: Machine<'_>,
+    ) -> Result<(Assembled, Vec<Finding>), Error> {
         let attached = interfaces::find(&self.present(machine.links), machine.links)?;
-        let mut assembled = assemble(model, &attached, machine, &self.uses);
+        let mut assembled = assemble(model, &attached, machine, &self.uses_now(model, drains));
         self.paths.limit(&mut assembled.desired);
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
@@ -216,7 +254,8 @@ impl Engine {
         let present = self.present(machine.links);
         let observed = self.plane.observe()?;
         let attached = interfaces::find(&present, machine.links)?;
-        let mut assembled = assemble(&self.model, &attached, machine, &self.uses);
+        let uses = self.uses_now(&self.model, &self.saved.drains);
+        let mut assembled = assemble(&self.model, &attached, machine, &uses);
         self.paths.limit(&mut assembled.desired);
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
@@ -369,7 +408,12 @@ impl Engine {
         &self.interfaces
     }
 
-    /// The model in force.
+    /// What the config in force lists.
+    pub fn listed(&self) -> &Model {
+        &self.listed
+    }
+
+    /// The model in force: what the config lists, and backends that are leaving.
     pub fn model(&self) -> &Model {
         &self.model
     }

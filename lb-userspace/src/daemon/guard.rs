@@ -1,34 +1,47 @@
 //! Guard rails: changes that are more likely a mistake than an intention. Pure.
+//!
+//! What counts is who takes new flows in the data plane now, by config, health and the operator's word together: so it
+//! does not matter how a config arrives, nor what was known of the one before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::Finding;
-use crate::model::{Model, Service};
+use lb_common::abi::BackendState;
 
-/// Findings against going from `old` to `new`: a service may not lose all its backends at once, nor more than half.
-pub fn guard(old: &Model, new: &Model) -> Vec<Finding> {
-    let pairs = old.services.iter().filter_map(|before| {
-        let after = new.services.iter().find(|after| after.id == before.id)?;
-        Some((before, after))
-    });
-    pairs.filter_map(|(before, after)| one(before, after)).collect()
+use super::Finding;
+use super::leaving::Numbers;
+use crate::model::{Model, ServiceId};
+
+/// Findings against going from a data plane with these backends to `new`: a service may not lose all who take its new
+/// flows at once, nor more than half of them, be it that they are not listed any more, drain, or have no weight.
+pub(super) fn guard(there: &Numbers, new: &Model) -> Vec<Finding> {
+    let mut takers: BTreeMap<ServiceId, BTreeSet<IpAddr>> = BTreeMap::new();
+    for ((service, backend), _) in there.iter().filter(|(_, (_, state))| *state == BackendState::Up) {
+        takers.entry(*service).or_default().insert(*backend);
+    }
+    takers.iter().filter_map(|(service, before)| one(*service, before, new)).collect()
 }
 
-fn one(before: &Service, after: &Service) -> Option<Finding> {
-    // Who takes no new flows has been drained and may go.
-    let old: BTreeSet<IpAddr> =
-        before.backends.iter().filter(|b| b.effective_weight() > 0).map(|b| b.address).collect();
-    let new: BTreeSet<IpAddr> = after.backends.iter().map(|b| b.address).collect();
-    let leaving = old.difference(&new).count();
-    if leaving * 2 <= old.len() {
+fn one(id: ServiceId, before: &BTreeSet<IpAddr>, new: &Model) -> Option<Finding> {
+    let Some(after) = new.services.iter().find(|after| after.id == id) else {
+        return Some(Finding::error(
+            "LB043",
+            format!("service {id} would go, and {} backends take flows for it", before.len()),
+            "its connections would break; if that is meant, use `lb apply --force`",
+        ));
+    };
+    let takes = after.backends.iter().filter(|b| b.effective_weight() > 0).map(|b| b.address);
+    let after_takers: BTreeSet<IpAddr> = takes.collect();
+    let stopping = before.difference(&after_takers).count();
+    if stopping * 2 <= before.len() {
         return None;
     }
-    let what = if leaving == old.len() { "all".to_owned() } else { format!("{leaving} of {}", old.len()) };
+    let what =
+        if stopping == before.len() { "all".to_owned() } else { format!("{stopping} of {}", before.len()) };
     Some(Finding::error(
         "LB030",
-        format!("service {} ({}): {what} backends would leave at once", after.name, after.id),
-        "drain them first (drain: true) and remove them in steps, or use `lb apply --force`",
+        format!("service {} ({id}): {what} backends that take new flows would stop at once", after.name),
+        "remove or drain at most half of them at a time, or use `lb apply --force`",
     ))
 }
 
@@ -37,8 +50,8 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn model(last: &[u8]) -> Model {
-        let backends: String = last.iter().map(|n| format!("{{address: 203.0.113.{n}}}, ")).collect();
+    fn model(backends: &[&str]) -> Model {
+        let backends: String = backends.iter().map(|b| format!("{{address: 203.0.113.{b}}}, ")).collect();
         let text = format!(
             "version: 1\nservices: [{{name: web, address: 198.51.100.1, protocol: tcp, port: 80, forwarding: l2, \
              backends: [{backends}]}}]"
@@ -46,27 +59,58 @@ mod tests {
         config::parse("test.yaml", &text).unwrap().model
     }
 
-    #[test]
-    fn up_to_half_of_a_pool_may_leave() {
-        let four = model(&[1, 2, 3, 4]);
-        assert!(guard(&four, &model(&[1, 2])).is_empty());
-        assert!(guard(&four, &model(&[1, 2, 5, 6])).is_empty());
-        assert_eq!(guard(&four, &model(&[1])).len(), 1);
-        assert!(guard(&four, &model(&[5, 6, 7, 8]))[0].to_string().contains("all backends would leave"));
+    /// The states of backends 1, 2, … of the service.
+    fn there(states: &[BackendState]) -> Numbers {
+        let service = model(&["9"]).services[0].id;
+        let place = |number: u8| (service, IpAddr::from([203, 0, 113, number]));
+        (1..).zip(states).map(|(number, state)| (place(number), (number.into(), *state))).collect()
+    }
+
+    use BackendState::{Down, Draining, Up};
+
+    fn refusal(states: &[BackendState], backends: &[&str]) -> Option<String> {
+        let findings = guard(&there(states), &model(backends));
+        assert!(findings.len() <= 1 && findings.iter().all(|finding| finding.fatal));
+        findings.first().map(|finding| format!("{} {}", finding.code, finding.message))
     }
 
     #[test]
-    fn drained_backends_may_go() {
-        let mut old = model(&[1, 2, 3]);
-        for backend in &mut old.services[0].backends[..2] {
-            backend.drain = true;
+    fn up_to_half_of_those_that_take_new_flows_may_stop() {
+        let four = [Up; 4];
+        assert_eq!(refusal(&four, &["1", "2"]), None);
+        assert_eq!(refusal(&four, &["1", "2", "5", "6"]), None);
+        assert!(refusal(&four, &["1"]).unwrap().contains("LB030"));
+        assert!(refusal(&four, &["1"]).unwrap().contains("3 of 4 backends"));
+        assert!(refusal(&four, &["5", "6", "7", "8"]).unwrap().contains("all backends"));
+        assert_eq!(refusal(&[Up], &["1", "2", "3", "4"]), None, "adding");
+    }
+
+    #[test]
+    fn it_does_not_matter_how_they_stop() {
+        let (weight, drain) = (", weight: 0", ", drain: true");
+        for (second, third) in [(weight, weight), (drain, drain), (weight, drain)] {
+            let backends = ["1".to_owned(), format!("2{second}"), format!("3{third}")];
+            let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+            assert!(refusal(&[Up; 3], &backends).unwrap().contains("2 of 3"));
+            assert_eq!(refusal(&[Up; 3], &["1", backends[1], "3"]), None);
         }
-        assert!(guard(&old, &model(&[3])).is_empty());
-        assert_eq!(guard(&old, &model(&[1, 2])).len(), 1, "the only one that takes flows leaves");
     }
 
     #[test]
-    fn adding_is_never_refused() {
-        assert!(guard(&model(&[1]), &model(&[1, 2, 3, 4, 5])).is_empty());
+    fn the_last_one_that_works_stays() {
+        // The operator has drained one, and one has failed.
+        let states = [Up, Draining, Down];
+        assert!(refusal(&states, &["2", "3"]).unwrap().contains("all backends"));
+        assert!(refusal(&states, &["1, drain: true", "2", "3"]).unwrap().contains("all backends"));
+        assert_eq!(refusal(&states, &["1"]), None, "the others take no new flows");
+        assert_eq!(refusal(&[Down, Down], &["3"]), None, "nothing is lost");
+    }
+
+    #[test]
+    fn a_service_that_takes_flows_goes_only_by_force() {
+        let other = Model { services: Vec::new(), ..model(&["1"]) };
+        assert_eq!(guard(&there(&[Up, Up]), &other)[0].code, "LB043");
+        assert!(guard(&there(&[Draining, Down]), &other).is_empty());
+        assert!(guard(&Numbers::new(), &other).is_empty());
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Candidate, Error, Reply, next_hops};
 use crate::model::Model;
-use crate::netlink::{Resolutions, Watcher, resolve};
+use crate::netlink::{Resolutions, Target, Watcher, resolve};
 
 /// How long unresolved next hops are waited for before a config is applied without them.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -57,15 +57,15 @@ impl Jobs {
     /// Has its next hops resolved; those of the `present` model stay resolved meanwhile.
     pub(super) fn begin(&mut self, job: Job, watcher: &Watcher, present: &Model) {
         let mut wanted = next_hops(&job.candidate.loaded.model);
+        // Backends that leave keep their flows.
+        let mut leaving = next_hops(present);
+        leaving.retain(|old| wanted.iter().all(|target| target.address != old.address));
+        wanted.extend(leaving);
         let settling: Settling = match job.purpose {
             Purpose::Preview(_) => Box::pin(async move { Ok(Some(resolve(wanted, PATIENCE).await?)) }),
             Purpose::Reload | Purpose::Apply(_) => {
-                // Backends that leave are still forwarded to until the new config is in force.
-                let mut leaving = next_hops(present);
-                leaving.retain(|old| wanted.iter().all(|target| target.address != old.address));
-                wanted.extend(leaving);
-                watcher.set_targets(wanted);
-                let settled = settled(watcher, &job.candidate);
+                watcher.set_targets(wanted.clone());
+                let settled = settled(watcher, wanted);
                 Box::pin(async move {
                     settled.await;
                     Ok(None)
@@ -89,9 +89,8 @@ impl Jobs {
     }
 }
 
-/// Waits until every backend of a config is resolved, or patience ends.
-pub(super) fn settled(watcher: &Watcher, candidate: &Candidate) -> impl Future<Output = ()> + 'static {
-    let wanted = next_hops(&candidate.loaded.model);
+/// Waits until all of them are resolved, or patience ends.
+pub(super) fn settled(watcher: &Watcher, wanted: Vec<Target>) -> impl Future<Output = ()> + 'static {
     let mut resolutions = watcher.resolutions();
     async move {
         let complete = |found: &Arc<Resolutions>| {

@@ -8,9 +8,10 @@ use super::{
     Applied, Candidate, Engine, Error, Finding, Instance, Machine, Saved, announce, is_running, next_hops,
     tuning,
 };
+use crate::config;
 use crate::dataplane::{KernelPlane, attached};
 use crate::model::Interface;
-use crate::netlink::{Resolutions, Snapshot, links, resolve};
+use crate::netlink::{Resolutions, Snapshot, Target, links, resolve};
 
 /// How long unresolved next hops are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,7 +34,7 @@ async fn attach_tuned(
     candidate: Candidate,
     wanted: &[Interface],
 ) -> Result<Applied, Error> {
-    let (links, resolutions) = look(&candidate).await?;
+    let (links, resolutions) = look(instance, &candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
     let (engine, applied) = Engine::start(instance, candidate, wanted, machine)?;
     announce::all(announce::places(&engine.assembled().advertised, &links)).await;
@@ -67,7 +68,7 @@ fn indices(instance: &Instance) -> Vec<u32> {
 
 /// Brings a pinned data plane that no daemon follows to a config.
 pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool) -> Result<Applied, Error> {
-    let (links, resolutions) = look(&candidate).await?;
+    let (links, resolutions) = look(instance, &candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
     KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
     let lock = instance.pins.lock()?;
@@ -88,10 +89,22 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
 }
 
 /// The current view of a machine, once.
-async fn look(candidate: &Candidate) -> Result<(Snapshot, Resolutions), Error> {
-    let resolutions = resolve(next_hops(&candidate.loaded.model), PATIENCE).await?;
+async fn look(instance: &Instance, candidate: &Candidate) -> Result<(Snapshot, Resolutions), Error> {
+    let resolutions = resolve(targets(instance, candidate)?, PATIENCE).await?;
     let links = links().await?;
     Ok((links, resolutions))
+}
+
+/// The next hops that a config needs, and those of backends that it removes or that are leaving already: their flows go
+/// on.
+pub(super) fn targets(instance: &Instance, candidate: &Candidate) -> Result<Vec<Target>, Error> {
+    let mut wanted = next_hops(&candidate.loaded.model);
+    let saved = Saved::load(&instance.state)?.unwrap_or_default();
+    let before = config::parse(&saved.origin, &saved.config).ok();
+    let mut present = before.map(|before| next_hops(&saved.drains.join(&before.model))).unwrap_or_default();
+    present.retain(|old| wanted.iter().all(|target| target.address != old.address));
+    wanted.extend(present);
+    Ok(wanted)
 }
 
 /// Takes the operator's word about a backend where no daemon runs; whom it is about.
@@ -102,9 +115,10 @@ pub async fn order_once(instance: &Instance, order: &Order) -> Result<Vec<String
     let candidate = Candidate::parse(&saved.origin, &saved.config, true)?;
     let present = overrides::current(&saved.overrides, Saved::now());
     let down = down(&plane.glance()?);
-    let followed = overrides::follow(&candidate.loaded.model, &present, order, &down, Saved::now());
+    let model = saved.drains.join(&candidate.loaded.model);
+    let followed = overrides::follow(&model, &present, order, &down, Saved::now());
     let (words, meant) = followed.map_err(|finding| Error::Findings(vec![finding]))?;
-    let (links, resolutions) = look(&candidate).await?;
+    let (links, resolutions) = look(instance, &candidate).await?;
     Saved { overrides: words, ..saved }.store(&instance.state)?;
     let mut engine = Engine::adopt(instance, &candidate, lock)?;
     engine.apply(candidate, Machine { links: &links, resolutions: &resolutions })?;

@@ -32,6 +32,9 @@ pub struct Order {
     pub word: Word,
     /// When it ends by itself, in seconds since 1970.
     pub until: Option<u64>,
+    /// When what is left of its flows moves, in seconds since 1970; only with [`Word::Drain`].
+    #[serde(default)]
+    pub deadline: Option<u64>,
     /// Why, for whoever reads it later.
     pub reason: Option<String>,
     /// Also where a service is left without a backend that takes new flows.
@@ -51,6 +54,9 @@ pub struct InForce {
     pub since: u64,
     /// When it ends, in seconds since 1970.
     pub until: Option<u64>,
+    /// When what is left of the backend's flows moves, in seconds since 1970. The word goes on.
+    #[serde(default)]
+    pub deadline: Option<u64>,
     /// Why.
     pub reason: Option<String>,
 }
@@ -76,6 +82,7 @@ pub(super) fn follow(
             word: order.word,
             since: now,
             until: order.until,
+            deadline: order.deadline.filter(|_| order.word == Word::Drain),
             reason: order.reason.clone(),
         }));
         let alone = left_alone(model, present, &words, &meant, down);
@@ -179,7 +186,14 @@ mod tests {
     }
 
     fn order(backend: &str, word: Word) -> Order {
-        Order { backend: backend.to_owned(), word, until: Some(100), reason: None, force: false }
+        Order {
+            backend: backend.to_owned(),
+            word,
+            until: Some(100),
+            deadline: None,
+            reason: None,
+            force: false,
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::leaving::Drains;
 use super::overrides::InForce;
 use crate::netlink::Membership;
 
@@ -30,6 +31,8 @@ pub struct Saved {
     pub last_error: Option<String>,
     /// The operator's words about backends.
     pub overrides: Vec<InForce>,
+    /// Backends on their way out.
+    pub drains: Drains,
     /// Multicast groups that were joined for service addresses.
     pub groups: BTreeSet<Membership>,
 }

@@ -1,6 +1,7 @@
 //! What the daemon does about each thing that happens.
 
 mod clients;
+mod leaving;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub(super) enum Wake {
     Network,
     Doubt(Vec<IpAddr>),
     Health(Signal),
-    /// An operator's word has come to its end.
+    /// An operator's word, or the time of a drain, has come to its end.
     WordsEnd,
     Settled(Settled),
 }
@@ -79,9 +80,11 @@ impl Daemon {
         candidate: Candidate,
         interfaces: &[Interface],
     ) -> Result<Self, Error> {
-        let mut watcher = Watcher::start(next_hops(&candidate.loaded.model)).await?;
+        // Also those that it removes: their flows go on.
+        let targets = once::targets(instance, &candidate)?;
+        let mut watcher = Watcher::start(targets.clone()).await?;
         let doubts = watcher.doubts().unwrap_or_else(|| mpsc::unbounded_channel().1);
-        settled(&watcher, &candidate).await;
+        settled(&watcher, targets).await;
         let (links, resolutions) = (watcher.links(), watcher.resolutions());
         let (snapshot, seen) = (links.borrow().clone(), resolutions.borrow().clone());
         let known = known_states(instance);
@@ -117,7 +120,7 @@ impl Daemon {
     /// Waits for something to happen.
     pub(super) async fn next(&mut self) -> Wake {
         self.begin();
-        let words_end = overrides::next_end(self.engine.overrides(), Saved::now());
+        let words_end = self.engine.next_end(Saved::now());
         let words_ended = async {
             match words_end {
                 Some(time) => tokio::time::sleep(time).await,
@@ -150,10 +153,7 @@ impl Daemon {
                 self.health.absorb(signal, &self.ways);
                 self.decide().await;
             }
-            Wake::WordsEnd => {
-                self.expire_overrides();
-                self.decide().await;
-            }
+            Wake::WordsEnd => self.end_drains().await,
             Wake::Settled(settled) => self.finish(settled).await,
         }
     }
@@ -309,7 +309,7 @@ impl Daemon {
             // Touched, or written again with the same content; and so are the lists that it names.
             Ok(candidate)
                 if candidate.loaded.text == self.engine.config_text()
-                    && candidate.loaded.model == *self.engine.model() =>
+                    && candidate.loaded.model == *self.engine.listed() =>
             {
                 tracing::info!("config file unchanged");
                 if let Err(error) = self.note(None) {
@@ -351,6 +351,8 @@ impl Daemon {
         if let Err(error) = self.engine.sweep() {
             tracing::error!(%error, "sweep");
         }
+        let gone = self.engine.let_go();
+        self.let_go(gone).await;
         if self.engine.paths().expire(Instant::now()) {
             self.follow().await;
         }

@@ -14,6 +14,8 @@ mod tunnel;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use admission::{Admission, Prefix, Rate, RateLimits};
 pub use flows::{Algorithm, DrainRules, FlowRules, IdleTimes, OnRemove, Tracking};
 pub use health::{
@@ -195,8 +197,8 @@ impl Service {
     }
 }
 
-/// One server of a service.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// One server of a service. What is stored of one that leaves is all but its checks.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Backend {
     /// The operator's name for it, if any.
     pub name: Option<String>,
@@ -206,6 +208,9 @@ pub struct Backend {
     pub weight: u16,
     /// Takes no new flows whatever its weight; flows it has stay.
     pub drain: bool,
+    /// The config does not list it any more, and it stays until its flows are gone; then it drains.
+    #[serde(default)]
+    pub leaving: bool,
     /// How packets get to it.
     pub forwarding: Forwarding,
     /// Next-hop MAC set by hand: no neighbour resolution.
@@ -219,6 +224,7 @@ pub struct Backend {
     /// Priority group: 0 for primaries; backups of a higher number enter after those of a lower one.
     pub group: u8,
     /// How it is checked; without checks it counts as up.
+    #[serde(skip)]
     pub checks: Arc<[Check]>,
 }
 

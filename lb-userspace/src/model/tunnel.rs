@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use lb_common::abi::Method;
+use serde::{Deserialize, Serialize};
 
 use super::Prefix;
 
 /// How a packet gets to a backend.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Forwarding {
     /// MAC rewrite on the same segment; the packet keeps its addresses.
     L2,
@@ -34,7 +35,7 @@ impl Forwarding {
 }
 
 /// An outer header.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Tunnel {
     /// What stands between the outer and the inner IP header.
     pub encap: Encap,
@@ -57,7 +58,7 @@ impl Tunnel {
 }
 
 /// What stands between the outer and the inner IP header.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Encap {
     /// Nothing (RFC 2003, RFC 2473).
     Ipip,
@@ -97,7 +98,7 @@ impl Encap {
 }
 
 /// What follows the UDP header (draft-ietf-intarea-gue, section 3).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum GueVariant {
     /// Variant 0: a GUE header of 4 bytes.
     Header,
@@ -107,7 +108,7 @@ pub enum GueVariant {
 }
 
 /// Where a tunnel's outer source address comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TunnelSource {
     /// The node's own address on the way to the backend.
     Node,

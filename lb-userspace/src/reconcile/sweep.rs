@@ -61,6 +61,23 @@ pub struct Census {
 }
 
 impl Census {
+    /// What a sweep of these flows would find, without one: nothing is settled.
+    pub fn of(observed: &Observed, flows: &[Flow]) -> Self {
+        let mut sweep = Sweep::begin(observed);
+        for flow in flows {
+            let _dead = sweep.take(flow);
+        }
+        let mut census = sweep.census();
+        let slots = observed.rings.iter().flat_map(|(id, slots)| slots.iter().map(move |slot| (id, slot)));
+        slots.for_each(|(id, slot)| census.count(*id, *slot));
+        census
+    }
+
+    /// Whether a backend may have flows that nobody has recorded.
+    pub fn may_have_unseen(&self, backend: u32) -> bool {
+        self.current.contains(&backend) || self.previous_fresh.contains(&backend)
+    }
+
     /// All live flows that are recorded.
     pub fn entries(&self) -> u64 {
         self.tables.values().sum()
@@ -69,9 +86,7 @@ impl Census {
     /// Whether nobody needs a backend that takes no new flows: it has none that are recorded, and none can be left that
     /// are not.
     pub fn is_done(&self, backend: u32) -> bool {
-        !self.flows.contains_key(&backend)
-            && !self.current.contains(&backend)
-            && !self.previous_fresh.contains(&backend)
+        !self.flows.contains_key(&backend) && !self.may_have_unseen(backend)
     }
 
     fn count(&mut self, service: u32, slot: Slot) {

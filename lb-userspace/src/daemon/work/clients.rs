@@ -4,7 +4,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{Daemon, Error, Saved, overrides};
 use crate::daemon::jobs::{Job, Purpose};
-use crate::daemon::overrides::{Order, Word};
+use crate::daemon::overrides::Order;
 use crate::daemon::socket::Asked;
 use crate::daemon::{Candidate, Reply, Request, check};
 
@@ -75,20 +75,6 @@ impl Daemon {
         }
         self.decide().await;
         Ok(meant)
-    }
-
-    /// Takes back the operator's words whose time is over.
-    pub(super) fn expire_overrides(&mut self) {
-        let (current, ended) = overrides::split(self.engine.overrides(), Saved::now());
-        for word in &ended {
-            self.health.tell_operator(
-                &format!("{}/{}", word.pool, word.backend),
-                Word::Enable,
-                Some("its time is over"),
-            );
-        }
-        self.engine.set_overrides(current);
-        self.health.set_overrides(overrides::by_place(self.engine.overrides()));
     }
 
     /// Makes each client a listener of its own.

@@ -1,0 +1,65 @@
+//! Backends on their way out, as the engine keeps them.
+
+use std::collections::BTreeMap;
+
+use super::{Engine, Error, Saved, places};
+use crate::daemon::leaving::{next_deadline, overdue};
+use crate::daemon::{Drains, Leaver, overrides};
+use crate::dataplane::DataPlane;
+use crate::health::fleet::{Place, Uses};
+use crate::model::Model;
+use crate::reconcile::{Census, Observed};
+
+/// What was saved, without those that the data plane does not have.
+pub(super) fn found(mut saved: Saved, listed: &Model, observed: &Observed) -> Saved {
+    saved.drains.let_go(listed, &places(observed), None, Saved::now());
+    saved
+}
+
+impl Engine {
+    /// Lets go of those that have left and have no flows, or no time, any more; they are retired with the next
+    /// [`Engine::follow`]. Returns them.
+    pub fn let_go(&mut self) -> Result<Vec<Leaver>, Error> {
+        if self.saved.drains.leaving.is_empty() {
+            return Ok(Vec::new());
+        }
+        let observed = self.plane.observe()?;
+        let left = self.plane.flows()?.map(|flows| Census::of(&observed, &flows));
+        Ok(self.release(&observed, left.as_ref()))
+    }
+
+    /// Lets go of those that have left and whose time is over.
+    pub fn expire(&mut self) -> Result<Vec<Leaver>, Error> {
+        if self.saved.drains.leaving.is_empty() {
+            return Ok(Vec::new());
+        }
+        let observed = self.plane.glance()?;
+        Ok(self.release(&observed, None))
+    }
+
+    fn release(&mut self, observed: &Observed, left: Option<&Census>) -> Vec<Leaver> {
+        let gone = self.saved.drains.let_go(&self.listed, &places(observed), left, Saved::now());
+        if !gone.is_empty() {
+            self.model = self.saved.drains.join(&self.listed);
+            self.remember();
+        }
+        gone
+    }
+
+    /// What backends get now: those whose time to drain is over get nothing.
+    pub(super) fn uses_now(&self, model: &Model, drains: &Drains) -> Uses {
+        overdue(&self.uses, &drains.deadlines(model, &self.saved.overrides), Saved::now())
+    }
+
+    /// When what is left of each drained backend's flows moves, in seconds since 1970.
+    pub fn deadlines(&self) -> BTreeMap<Place, u64> {
+        self.saved.drains.deadlines(&self.model, &self.saved.overrides)
+    }
+
+    /// How long until the next word of the operator or deadline ends.
+    pub fn next_end(&self, now: u64) -> Option<std::time::Duration> {
+        let deadline = next_deadline(&self.deadlines(), now);
+        let deadline = deadline.map(|end| std::time::Duration::from_secs(end.saturating_sub(now)));
+        overrides::next_end(&self.saved.overrides, now).into_iter().chain(deadline).min()
+    }
+}

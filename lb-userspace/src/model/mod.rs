@@ -8,6 +8,7 @@ mod flows;
 mod health;
 mod nic;
 pub mod ring;
+pub mod schedule;
 mod service_id;
 mod tunnel;
 

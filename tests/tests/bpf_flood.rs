@@ -19,10 +19,10 @@ const OPEN: u32 = 300;
 /// The flood's first source: far from the clients', which begin at 198.51.100.1.
 const SPOOFED: u32 = 0xc612_0001;
 /// Flows that a table holds: the default of `limits`, and far fewer than the flood's.
-const FLOWS: u32 = 32_768;
+const FLOWS: u32 = 20_480;
 
 /// Sources that take turns in a flood that sends everything twice: they fit the tables, so the second packet is known.
-const REPEATING: u32 = 12_500;
+const REPEATING: u32 = 10_000;
 
 /// Frames of the flood end here without padding.
 const SOURCE_ADDRESS: u16 = ETHERNET as u16 + 12;

@@ -11,9 +11,9 @@ const LEAST_SERVICES: u32 = 64;
 const LEAST_KEYS: u32 = 1024;
 const LEAST_BACKENDS: u32 = 1024;
 /// Flows of TCP that are established, and as many old ones; half as many half open.
-const TCP_FLOWS: u32 = 32 << 10;
+const TCP_FLOWS: u32 = 20 << 10;
 /// The same for UDP and SCTP.
-const UDP_FLOWS: u32 = 16 << 10;
+const UDP_FLOWS: u32 = 10 << 10;
 /// Clients that are remembered where some service has affinity.
 const AFFINITY: u32 = 64 << 10;
 /// Bounds of the ring pool in slots: 8 MiB to 128 MiB.

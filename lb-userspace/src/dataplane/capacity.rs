@@ -102,8 +102,8 @@ mod tests {
             ring_slots: 1 << 20,
             backends: 4000,
             ports: PORTS,
-            tcp_flows: FlowSizes { half_open: 16 << 10, established: 32 << 10, old: 32 << 10 },
-            udp_flows: FlowSizes { half_open: 8 << 10, established: 16 << 10, old: 16 << 10 },
+            tcp_flows: FlowSizes { half_open: 10 << 10, established: 20 << 10, old: 20 << 10 },
+            udp_flows: FlowSizes { half_open: 5 << 10, established: 10 << 10, old: 10 << 10 },
             affinity: 1,
         };
         assert!(memory(&size, 64).total() <= 32 << 20, "{:?}", memory(&size, 64));

@@ -84,7 +84,11 @@ mod tests {
 
     fn members(weights: &[u32]) -> Vec<Member> {
         let address = |n: usize| Ipv4Addr::from(0xc633_6400 + n as u32).into();
-        weights.iter().enumerate().map(|(n, weight)| Member { address: address(n), weight: *weight }).collect()
+        weights
+            .iter()
+            .enumerate()
+            .map(|(n, weight)| Member { address: address(n), weight: *weight })
+            .collect()
     }
 
     fn counts(schedule: &[u32], members: usize) -> Vec<u32> {

@@ -54,10 +54,12 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Everything that has been counted.
+/// Everything that has been counted, but for what is only noted beside.
 fn counted(tables: &HostTables) -> u64 {
     let forwarded = tables.forwarded.borrow().values().map(|counters| counters.packets).sum::<u64>();
-    tables.reasons.borrow().values().sum::<u64>() + tables.drops.borrow().values().sum::<u64>() + forwarded
+    let drops = tables.drops.borrow();
+    let drops = drops.iter().filter(|((_, reason), _)| !Reason::ALL[*reason as usize].is_note());
+    tables.reasons.borrow().values().sum::<u64>() + drops.map(|(_, packets)| packets).sum::<u64>() + forwarded
 }
 
 /// How often each reason of no service has been counted.
@@ -138,6 +140,15 @@ fn behind_link(frame: &[u8]) -> &[u8] {
     frame.get(start..).unwrap_or_default()
 }
 
+/// What services are made of.
+const FLAGS: u32 = ServiceEntry::ACL
+    | ServiceEntry::ACL_ONLY
+    | ServiceEntry::RATES
+    | ServiceEntry::QUIC
+    | ServiceEntry::TRACKED
+    | ServiceEntry::BY_SOURCE
+    | ServiceEntry::POLICY;
+
 /// Tables that an input's beginning describes; what userspace computes is right in them.
 fn tables(input: &mut Input<'_>) -> HostTables {
     let mut tables = HostTables { ingress: 1, ..HostTables::default() };
@@ -157,9 +168,17 @@ fn tables(input: &mut Input<'_>) -> HostTables {
             tables.backends.insert(id, entry);
         }
         tables.rings.extend([slot(input.byte(), first); 4]);
-        let flags = u32::from(input.byte())
-            & (ServiceEntry::ACL | ServiceEntry::ACL_ONLY | ServiceEntry::RATES | ServiceEntry::QUIC);
+        let shape = u32::from(input.byte());
+        let flags = shape & FLAGS;
         let quic = u32::from_be_bytes([0, input.byte() % 9, input.byte() % 8, input.byte() % 3]);
+        // Its schedule is its ring, or a part of it.
+        let policy = PolicyEntry {
+            schedule_start: family as u32 * 4,
+            schedule_size: (quic >> 8 & 0xff) % 5,
+            kind: quic >> 16 & 3,
+            affinity_ms: if shape & 128 != 0 { 500 } else { 0 },
+        };
+        tables.policies.insert(service, policy);
         let entry = ServiceEntry {
             ring_start: family as u32 * 4,
             ring_size: 4,

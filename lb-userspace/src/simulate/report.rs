@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use lb_common::abi::{
-    AclVerdict, BackendEntry, BackendId, BackendState, Egress, Method, NextHop, Reason, ServiceEntry, Slot,
-    SlotState, Tag, unmapped,
+    AclVerdict, BackendEntry, BackendId, BackendState, Egress, FlowTable, Method, NextHop, Reason,
+    ServiceEntry, Slot, SlotState, Tag, unmapped,
 };
 use lb_common::datapath::Verdict;
 use serde::Serialize;
@@ -316,7 +316,15 @@ fn flow_words(noted: &Noted, names: &Names) -> Vec<String> {
         lines.push(format!("flow: its connection ID names {}", whose(names, named.get())));
     }
     match noted.flow {
-        Some(Some(flow)) => lines.push(format!("flow: recorded, at {}", whose(names, flow.backend))),
+        Some(Some((table, flow))) => {
+            let kind = match table {
+                FlowTable::HalfOpen => "half open",
+                FlowTable::Established => "established",
+                FlowTable::Old => "older than a change",
+            };
+            let closing = if flow.is_closing() { ", closing" } else { "" };
+            lines.push(format!("flow: recorded ({kind}{closing}), at {}", whose(names, flow.backend)));
+        }
         Some(None) if noted.remark == Some(Reason::FlowAtRisk) => {
             lines.push("flow: not known, and the slot is about to settle (flow_at_risk)".to_owned());
         }

@@ -134,6 +134,6 @@ fn writes_stay_in_the_overlay_and_are_found_again() {
     let first = report(&overlay, line);
     assert_eq!(first.slot.as_ref().map(|slot| slot.state), Some("fresh"));
     assert!(first.text().contains("was not known, and is recorded now"), "{}", first.text());
-    assert!(report(&overlay, line).text().contains("flow: recorded, at 192.0.2.21"));
+    assert!(report(&overlay, line).text().contains("flow: recorded (older than a change), at 192.0.2.21"));
     assert!(below.flows.borrow().is_empty() && below.forwarded.borrow().is_empty());
 }

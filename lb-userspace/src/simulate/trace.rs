@@ -26,7 +26,7 @@ pub struct Noted {
     /// The backend that a QUIC server id names.
     pub named: Option<BackendId>,
     /// Whether the flow tables were asked, and what they knew.
-    pub flow: Option<Option<FlowEntry>>,
+    pub flow: Option<Option<(FlowTable, FlowEntry)>>,
     /// Whether the flow was recorded, or its record corrected.
     pub recorded: bool,
     /// What is known of the packet whose later fragment this is.
@@ -178,7 +178,7 @@ impl<T: Tables> Tables for Trace<'_, T> {
         // A packet that is too big is looked at twice: what the first look recorded was not known before.
         self.note(|noted| {
             if !noted.recorded {
-                noted.flow = Some(noted.flow.flatten().or(known));
+                noted.flow = Some(noted.flow.flatten().or(known.map(|entry| (table, entry))));
             }
         });
         known

@@ -22,7 +22,7 @@ use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, P
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, Snapshot, groups, keep_groups};
-use crate::reconcile::{Census, History, Memo, Observed, Plan, Size, Step, Sweep, plan};
+use crate::reconcile::{Census, History, Memo, Observed, Plan, Size, Step, Sweep, corrections, plan};
 pub(super) use fit::fit;
 use known::known_uses;
 pub(super) use known::{down, places};
@@ -307,10 +307,12 @@ impl Engine {
             return Ok(());
         };
         let mut sweep = Sweep::begin(&observed);
+        let loads = self.plane.loads(&observed.counted());
         for step in flows.iter().filter_map(|flow| sweep.take(flow)) {
             self.plane.execute(&step)?;
         }
         let (plan, census) = sweep.finish(&self.plane.observe()?, &mut self.history);
+        self.plane.correct_loads(&corrections(&loads, &census.open));
         self.census = census;
         Ok(self.plane.run(&plan)?)
     }

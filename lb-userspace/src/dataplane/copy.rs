@@ -7,8 +7,9 @@ use lb_common::abi::{REASON_SLOTS, names::*};
 
 use super::Error;
 use super::flow_maps::FlowMaps;
-use super::maps::{BACKEND_WORDS, LOAD_WORDS, Maps, POLICY_WORDS};
+use super::maps::{BACKEND_WORDS, Maps};
 use super::mmap::Words;
+use super::policy_maps::{LOAD_WORDS, POLICY_WORDS};
 
 /// `BPF_NOEXIST` (include/uapi/linux/bpf.h): what is there stays.
 const IF_ABSENT: u64 = 1;
@@ -24,8 +25,8 @@ pub(super) fn copy(old: &Maps, new: &mut Maps) -> Result<(), Error> {
     trie(&old.acl, &mut new.acl, ACL)?;
     words(&old.rings, &new.rings, old.size.ring_slots as usize);
     words(&old.backends, &new.backends, (old.size.backends as usize + 1) * BACKEND_WORDS);
-    words(&old.policies, &new.policies, old.size.services as usize * POLICY_WORDS);
-    words(&old.loads, &new.loads, (old.size.backends as usize + 1) * LOAD_WORDS);
+    words(&old.policies.policies, &new.policies.policies, old.size.services as usize * POLICY_WORDS);
+    words(&old.policies.loads, &new.policies.loads, (old.size.backends as usize + 1) * LOAD_WORDS);
     for service in 0..old.size.services.min(new.size.services) {
         let limits = old.rates.get(&service, 0).map_err(Error::map(RATES))?;
         new.rates.set(service, limits, 0).map_err(Error::map(RATES))?;

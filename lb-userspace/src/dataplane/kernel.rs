@@ -99,6 +99,9 @@ impl KernelPlane {
             exact: pairs(maps.services.iter(), SERVICES)?,
             ranges: trie(&maps.ranges, RANGES)?,
             prefixes: trie(&maps.prefixes, PREFIXES)?,
+            policies: maps.policies.policies(maps.size.services),
+            schedules: BTreeMap::new(),
+            weights: BTreeMap::new(),
             rates: BTreeMap::new(),
             quic: maps.quic.iter().collect::<Result<_, _>>().map_err(Error::map(QUIC_IDS))?,
             backends,
@@ -115,13 +118,20 @@ impl KernelPlane {
         Ok(observed)
     }
 
-    /// Adds slots.
+    /// Adds slots, and weights.
     fn deepen(&self, observed: &mut Observed) {
         for (id, service) in observed.entries() {
             let slots = service.ring_start..service.ring_start + service.ring_size;
             let slots = slots.map(|index| Slot(self.maps.rings.load(index as usize))).collect();
             observed.rings.insert(id, slots);
         }
+        for (id, policy) in &observed.policies {
+            let end = policy.schedule_start.saturating_add(policy.schedule_size);
+            let slots = policy.schedule_start..end.min(self.maps.size.ring_slots);
+            let slots = slots.map(|index| Slot(self.maps.rings.load(index as usize))).collect();
+            observed.schedules.insert(*id, slots);
+        }
+        observed.weights = observed.backends.keys().map(|id| (*id, self.maps.policies.weight(*id))).collect();
     }
 
     fn store_backend(&mut self, id: BackendId, entry: &BackendEntry) {
@@ -251,6 +261,18 @@ impl DataPlane for KernelPlane {
         Ok(Some(all))
     }
 
+    fn loads(&self, backends: &[BackendId]) -> BTreeMap<BackendId, i64> {
+        backends.iter().map(|id| (*id, self.maps.policies.load(*id) as i64)).collect()
+    }
+
+    fn correct_loads(&mut self, by: &[(BackendId, i64)]) {
+        by.iter().for_each(|(id, by)| self.maps.policies.add_load(*id, *by));
+    }
+
+    fn set_loads(&mut self, loads: &[(BackendId, u64)]) {
+        loads.iter().for_each(|(id, load)| self.maps.policies.set_load(*id, *load));
+    }
+
     fn execute(&mut self, step: &Step) -> Result<(), Error> {
         match step {
             Step::PutPort(number, entry) => self.put_port(*number, entry)?,
@@ -269,6 +291,17 @@ impl DataPlane for KernelPlane {
                         self.maps.rings.store(index, slot.0);
                     }
                 }
+            }
+            Step::WriteSchedule { start, turns } => {
+                for (index, owner) in (*start as usize..).zip(turns) {
+                    self.maps.rings.store(index, Slot::settled(*owner).0);
+                }
+            }
+            Step::PutPolicy(id, entry) => self.maps.policies.put_policy(*id, entry),
+            Step::PutWeight(id, weight) => self.maps.policies.put_weight(*id, *weight),
+            Step::PutLoad(id, entry) => {
+                self.maps.policies.set_load(*id, entry.load);
+                self.maps.policies.put_weight(*id, entry.weight);
             }
             Step::PutControl(control) => self.maps.put_control(control),
             Step::TakeServiceId(id) => self.clear_drops(*id)?,

@@ -7,6 +7,7 @@ use lb_common::abi::{names::*, *};
 
 use super::flow_maps::FlowMaps;
 use super::mmap::Words;
+use super::policy_maps::{self, PolicyMaps};
 use super::{Error, Pins};
 use crate::reconcile::Size;
 
@@ -20,8 +21,7 @@ pub(super) struct Maps {
     pub(super) ports: Array<MapData, PortEntry>,
     pub(super) egress: DevMap<MapData>,
     pub(super) flows: FlowMaps,
-    pub(super) policies: Words,
-    pub(super) loads: Words,
+    pub(super) policies: PolicyMaps,
     pub(super) affinity: HashMap<MapData, AffinityKey, AffinityEntry>,
     pub(super) backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub(super) service_drops: PerCpuArray<MapData, u64>,
@@ -36,11 +36,6 @@ pub(super) struct Maps {
 
 /// Words of a backend's entry.
 pub(super) const BACKEND_WORDS: usize = size_of::<BackendEntry>() / 8;
-
-/// Words of a service's policy.
-pub(super) const POLICY_WORDS: usize = size_of::<PolicyEntry>() / 8;
-/// Words of a backend's load.
-pub(super) const LOAD_WORDS: usize = size_of::<LoadEntry>() / 8;
 
 /// Bytes in front of a trie key's data, which say how many of its bits count.
 const TRIE_BITS: usize = size_of::<u32>();
@@ -177,9 +172,15 @@ impl Maps {
             ports: Array::try_from(Map::Array(ports)).map_err(Error::map(PORTS))?,
             egress: DevMap::try_from(Map::DevMap(take(EGRESS)?)).map_err(Error::map(EGRESS))?,
             flows,
-            policies: words(POLICIES, take(POLICIES)?, size.services as usize * POLICY_WORDS)?,
+            policies: PolicyMaps {
+                policies: words(
+                    POLICIES,
+                    take(POLICIES)?,
+                    size.services as usize * policy_maps::POLICY_WORDS,
+                )?,
+                loads: words(LOADS, take(LOADS)?, (size.backends as usize + 1) * policy_maps::LOAD_WORDS)?,
+            },
             affinity: HashMap::try_from(Map::LruHashMap(affinity)).map_err(Error::map(AFFINITY))?,
-            loads: words(LOADS, take(LOADS)?, (size.backends as usize + 1) * LOAD_WORDS)?,
             backend_counters: PerCpuArray::try_from(Map::PerCpuArray(take(BACKEND_COUNTERS)?))
                 .map_err(Error::map(BACKEND_COUNTERS))?,
             service_drops: PerCpuArray::try_from(Map::PerCpuArray(take(SERVICE_DROPS)?))

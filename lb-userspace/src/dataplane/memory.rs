@@ -1,9 +1,12 @@
 //! A data plane in ordinary memory, for tests of whatever plans steps and for packets that are only simulated.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::abi::{BackendState, Control, PROBE_SLOTS, PrefixKey, Slot};
+use lb_common::abi::{
+    BackendId, BackendState, Control, LoadEntry, PROBE_SLOTS, PolicyEntry, PrefixKey, Slot,
+};
 use lb_common::datapath::host::HostTables;
 
 use super::{DataPlane, Error};
@@ -17,6 +20,7 @@ pub struct MemoryPlane {
     pool: Vec<Slot>,
     acl: BTreeMap<u32, AclEntries>,
     flows: Vec<Flow>,
+    loads: BTreeMap<u32, LoadEntry>,
 }
 
 impl MemoryPlane {
@@ -27,6 +31,7 @@ impl MemoryPlane {
             pool: vec![Slot::default(); size.ring_slots as usize],
             acl: BTreeMap::new(),
             flows: Vec::new(),
+            loads: BTreeMap::new(),
         }
     }
 
@@ -63,11 +68,23 @@ impl MemoryPlane {
             quic: self.state.quic.clone(),
             vips: self.state.vips.clone(),
             rings: self.pool.clone(),
+            policies: self.state.policies.clone(),
+            loads: RefCell::new(self.loads.clone()),
             backends: (0..=size.backends).map(backend).collect(),
             ports: (0..=size.ports as u16).map(port).collect(),
             probes: (0..PROBE_SLOTS).map(|slot| (slot, Default::default())).collect(),
             ..HostTables::default()
         }
+    }
+
+    /// Takes over what the engine has written into its tables, as a shared map would have it.
+    pub fn absorb(&mut self, tables: &HostTables) {
+        self.loads = tables.loads.borrow().clone();
+        let flows = tables.flows.borrow();
+        self.flows = flows
+            .iter()
+            .map(|((table, key), entry)| Flow { table: *table, key: *key, entry: *entry })
+            .collect();
     }
 
     /// Sets the clock.
@@ -84,6 +101,13 @@ impl DataPlane for MemoryPlane {
             let range = service.ring_start as usize..(service.ring_start + service.ring_size) as usize;
             state.rings.insert(*id, self.pool.get(range).unwrap_or_default().to_vec());
         }
+        for (id, policy) in &state.policies {
+            let end = policy.schedule_start.saturating_add(policy.schedule_size);
+            let range = policy.schedule_start as usize..end as usize;
+            state.schedules.insert(*id, self.pool.get(range).unwrap_or_default().to_vec());
+        }
+        let weight = |id: &u32| (*id, self.loads.get(id).map_or(0, |entry| entry.weight));
+        state.weights = state.backends.keys().map(weight).collect();
         let limited = state.limited();
         state.rates.retain(|id, _| limited.contains(id));
         Ok(state)
@@ -91,6 +115,22 @@ impl DataPlane for MemoryPlane {
 
     fn flows(&self) -> Result<Option<Vec<Flow>>, Error> {
         Ok(Some(self.flows.clone()))
+    }
+
+    fn loads(&self, backends: &[BackendId]) -> BTreeMap<BackendId, i64> {
+        let load = |id: &BackendId| self.loads.get(&id.get()).map_or(0, |entry| entry.load as i64);
+        backends.iter().map(|id| (*id, load(id))).collect()
+    }
+
+    fn correct_loads(&mut self, by: &[(BackendId, i64)]) {
+        for (id, by) in by {
+            let entry = self.loads.entry(id.get()).or_default();
+            entry.load = entry.load.wrapping_add_signed(*by);
+        }
+    }
+
+    fn set_loads(&mut self, loads: &[(BackendId, u64)]) {
+        loads.iter().for_each(|(id, load)| self.loads.entry(id.get()).or_default().load = *load);
     }
 
     fn execute(&mut self, step: &Step) -> Result<(), Error> {
@@ -109,6 +149,21 @@ impl DataPlane for MemoryPlane {
                 for (slot, word) in self.pool.iter_mut().skip(*start as usize).zip(words) {
                     *slot = word.unwrap_or(*slot);
                 }
+            }
+            Step::WriteSchedule { start, turns } => {
+                for (slot, owner) in self.pool.iter_mut().skip(*start as usize).zip(turns) {
+                    *slot = Slot::settled(*owner);
+                }
+            }
+            Step::PutPolicy(id, entry) if *entry == PolicyEntry::default() => {
+                let _policy = state.policies.remove(id);
+            }
+            Step::PutPolicy(id, entry) => {
+                let _before = state.policies.insert(*id, *entry);
+            }
+            Step::PutWeight(id, weight) => self.loads.entry(id.get()).or_default().weight = *weight,
+            Step::PutLoad(id, entry) => {
+                let _before = self.loads.insert(id.get(), *entry);
             }
             Step::PutControl(control) => {
                 state.control = Control { sampling: state.control.sampling, ..*control }

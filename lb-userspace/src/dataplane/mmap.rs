@@ -47,6 +47,11 @@ impl Words {
     pub(super) fn store(&self, index: usize, value: u64) -> bool {
         self.all().get(index).map(|word| word.store(value, Ordering::Release)).is_some()
     }
+
+    /// Adds to the word at `index`, whatever others add meanwhile; false beyond the end.
+    pub(super) fn add(&self, index: usize, by: i64) -> bool {
+        self.all().get(index).map(|word| word.fetch_add(by as u64, Ordering::AcqRel)).is_some()
+    }
 }
 
 impl Drop for Words {

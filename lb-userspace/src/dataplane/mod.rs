@@ -21,6 +21,7 @@ mod maps;
 mod memory;
 mod mmap;
 mod object;
+mod policy_maps;
 mod probes;
 mod refusal;
 mod resize;
@@ -46,6 +47,10 @@ pub use refusal::{Facts, Refusal};
 pub use resize::{Resize, recover};
 pub use samples::Sampling;
 
+use std::collections::BTreeMap;
+
+use lb_common::abi::BackendId;
+
 use crate::reconcile::{Flow, Observed, Plan, Step};
 
 /// A data plane.
@@ -54,6 +59,12 @@ pub trait DataPlane {
     fn observe(&self) -> Result<Observed, Error>;
     /// All recorded flows; `None` where they change too fast to be read completely.
     fn flows(&self) -> Result<Option<Vec<Flow>>, Error>;
+    /// The loads of these backends; below zero where programs took off what they never added.
+    fn loads(&self, backends: &[BackendId]) -> BTreeMap<BackendId, i64>;
+    /// Adds to loads; what programs add meanwhile is kept.
+    fn correct_loads(&mut self, by: &[(BackendId, i64)]);
+    /// Sets loads that no program writes.
+    fn set_loads(&mut self, loads: &[(BackendId, u64)]);
     /// Executes one step.
     fn execute(&mut self, step: &Step) -> Result<(), Error>;
 

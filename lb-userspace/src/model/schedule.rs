@@ -97,7 +97,7 @@ mod tests {
         counts
     }
 
-    /// nginx's own example, in the commit that brought the algorithm (52327e0627f4).
+    /// nginx's own example, in the message of the commit that brought the algorithm.
     #[test]
     fn five_one_one_is_spread() {
         assert_eq!(build(&members(&[5, 1, 1])), [0, 0, 1, 0, 2, 0, 0]);

@@ -12,8 +12,10 @@ mod history;
 mod keys;
 mod layout;
 mod lists;
+mod loads;
 mod needs;
 mod observed;
+mod policies;
 mod pool;
 mod ports;
 mod record;
@@ -27,6 +29,7 @@ pub use desired::{Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredServi
 pub use history::{History, Terms};
 pub use keys::key_count;
 pub use lists::AclEntries;
+pub use loads::corrections;
 pub use observed::{Flow, FlowSizes, Observed, Size};
 pub use rings::Memo;
 pub use step::{Plan, Step};
@@ -129,6 +132,7 @@ pub fn plan(
     steps.extend(first.iter().map(|put| put.step()));
     let rings = std::mem::take(&mut services.rings);
     steps.extend(rings.into_iter().map(|(start, words)| Step::WriteSlots { start, words }));
+    services.policies.steps(observed, &mut steps);
     steps.extend(last.iter().map(|put| put.step()));
     // What a service needs is there before anything names it, and goes when nothing does any more.
     services.needs(observed, &mut steps);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::abi::{BackendId, ServiceEntry};
+use lb_common::abi::{BackendId, Rate as RateWords, RateEntry, ServiceEntry};
 
 use super::services::Services;
 use super::{Observed, PlanError, Size, Step};
+use crate::model::{Rate, RateLimits};
 
 impl Services {
     /// Obstacles.
@@ -46,4 +47,23 @@ impl Services {
 fn lists(observed: &Observed) -> BTreeSet<u32> {
     let entries = observed.ranges.values().chain(observed.exact.values());
     entries.filter(|entry| entry.flags & ServiceEntry::ACL != 0).map(|entry| entry.acl).collect()
+}
+
+/// A service's limits as the maps have them; `None` if it has none.
+pub(super) fn rates(limits: &RateLimits) -> Option<RateEntry> {
+    let words = |rate: Option<Rate>| {
+        let Some(Rate { per_second, burst }) = rate else { return RateWords::default() };
+        let interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        RateWords { interval_ns, tolerance_ns: u64::from(burst.saturating_sub(1)) * interval_ns }
+    };
+    let entry = RateEntry {
+        new_flows: words(limits.new_flows),
+        packets: words(limits.packets),
+        source_new_flows: words(limits.source_new_flows),
+        source_packets: words(limits.source_packets),
+        source_v4_bits: 96 + u32::from(limits.source_v4_len),
+        source_v6_bits: limits.source_v6_len.into(),
+    };
+    let all = [limits.new_flows, limits.packets, limits.source_new_flows, limits.source_packets];
+    all.iter().any(Option::is_some).then_some(entry)
 }

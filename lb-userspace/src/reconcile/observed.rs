@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
-    BackendEntry, BackendState, Control, FlowEntry, FlowKey, FlowTable, PortEntry, PrefixEntry, PrefixKey,
-    Protocol, QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, SlotState, VipEntry, VipKey,
+    BackendEntry, BackendState, Control, FlowEntry, FlowKey, FlowTable, PolicyEntry, PortEntry, PrefixEntry,
+    PrefixKey, Protocol, QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, SlotState, VipEntry,
+    VipKey,
 };
 
 use super::{TrieKey, narrow, record};
@@ -38,6 +39,12 @@ pub struct Observed {
     pub vips: BTreeMap<VipKey, VipEntry>,
     /// Slots by service id.
     pub rings: BTreeMap<u32, Vec<Slot>>,
+    /// Policies by service id, whether there is a service that goes by it or not; none of those that are all zero.
+    pub policies: BTreeMap<u32, PolicyEntry>,
+    /// Their schedules.
+    pub schedules: BTreeMap<u32, Vec<Slot>>,
+    /// Weights of all backends, as policies that compare loads have them.
+    pub weights: BTreeMap<u32, u64>,
     /// Limits by service id, of services that have any.
     pub rates: BTreeMap<u32, RateEntry>,
     /// Backends that QUIC connection IDs name.
@@ -61,6 +68,12 @@ impl Observed {
         entries.any(|entry| entry.flags & ServiceEntry::TRACKED != 0)
             || self.backends.values().any(retired)
             || self.rings.values().flatten().any(unsettled)
+    }
+
+    /// What schedules take of the pool: start and size of each.
+    pub(super) fn scheduled(&self) -> impl Iterator<Item = (u32, u32)> {
+        let taken = self.policies.values().filter(|policy| policy.schedule_size > 0);
+        taken.map(|policy| (policy.schedule_start, policy.schedule_size))
     }
 
     /// An entry of each service, by the service's id. All of its keys have the same, unless whoever changed them was

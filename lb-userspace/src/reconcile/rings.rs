@@ -8,6 +8,7 @@ use lb_common::abi::{BackendId, Slot, SlotState};
 
 use super::history::Known;
 use super::lists::Digests;
+use super::policies::Schedules;
 use super::{DesiredService, PlanError, STEP_WAIT_NS};
 use crate::model::ServiceId;
 use crate::model::ring::{self, Member, Seed};
@@ -19,6 +20,7 @@ pub struct Memo {
     /// By service and size: of one that is about to change there are two.
     rings: BTreeMap<(ServiceId, u32), Built>,
     pub(super) digests: Digests,
+    pub(super) schedules: Schedules,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, QuicFormat, QuicKey, Rate as RateWords, RateEntry, ServiceEntry,
-    Slot,
+    BackendEntry, BackendId, BackendState, QuicFormat, QuicKey, RateEntry, ServiceEntry, Slot,
 };
 
 use super::bigger::{self, Bigger};
 use super::lists::Lists;
+use super::needs::rates;
 use super::rings::{Before, Changes, Manner, Owners};
 use super::{
     Desired, DesiredBackend, DesiredService, History, Memo, Observed, PlanError, Step, Terms, backend,
-    pool::Pool, ports::Ports, rings,
+    policies, pool::Pool, ports::Ports, rings,
 };
-use crate::model::{Algorithm, FlowRules, Rate, RateLimits, ServerIdFormat, ServiceId, Tracking, ring};
+use crate::model::{Algorithm, FlowRules, ServerIdFormat, ServiceId, Tracking, ring};
 
 /// What has to change.
 #[derive(Default)]
@@ -33,6 +33,7 @@ pub(super) struct Services {
     pub(super) lists: Lists,
     /// Backends that QUIC connection IDs name.
     pub(super) quic: BTreeMap<QuicKey, u32>,
+    pub(super) policies: policies::Policies,
     pub(super) retired: Vec<BackendId>,
     /// When something that waits can go on.
     pub(super) due_ns: Option<u64>,
@@ -66,6 +67,7 @@ pub(super) fn assign(
     let mut services = Services::default();
     let wanted: BTreeSet<ServiceId> = desired.services.iter().map(|service| service.id).collect();
     memo.retain(|service| wanted.contains(&service));
+    memo.schedules.retain(|service| wanted.contains(&service));
     let mut room = Room::new(observed);
     let known = Known::new(observed);
     let mut kept = BTreeSet::new();
@@ -103,7 +105,7 @@ impl Room {
         let rings: BTreeSet<(u32, u32)> =
             entries().map(|entry| (entry.ring_start, entry.ring_size)).collect();
         Self {
-            pool: Pool::new(observed.size.ring_slots, rings),
+            pool: Pool::new(observed.size.ring_slots, rings.into_iter().chain(observed.scheduled())),
             service_ids: (0..observed.size.services).filter(|id| !used.contains(id)).collect(),
             backend_ids: (1..=observed.size.backends)
                 .filter(|id| !observed.backends.contains_key(id))
@@ -151,6 +153,7 @@ struct Change {
     backends: Vec<PutBackend>,
     ring: Ring,
     entry: ServiceEntry,
+    policy: Option<policies::Policy>,
     fresh: bool,
     due_ns: Option<u64>,
     terms: Terms,
@@ -164,6 +167,9 @@ impl Change {
         services.rings.extend(self.ring);
         services.due_ns = services.due_ns.into_iter().chain(self.due_ns).min();
         services.terms.insert(id, self.terms);
+        if let Some(policy) = self.policy {
+            services.policies.add(id, policy);
+        }
         services.entries.push(self.entry);
         services.fresh.extend(self.fresh.then_some(id));
         services.rates.extend(rates(&service.admission.limits).map(|rates| (id, rates)));
@@ -255,7 +261,9 @@ fn one(
     let Turn { entry, due_ns, held } = turn;
     let max_unsettled_ns = u64::try_from(service.flows.max_unsettled.as_nanos()).unwrap_or(u64::MAX);
     let terms = Terms { ring_start: entry.ring_start, held, max_unsettled_ns };
-    Ok(Change { ids, backends, ring, entry, fresh, due_ns, terms })
+    let policy =
+        policies::one(given.observed, service, (entry.id, &ids), &mut room.pool, &mut memo.schedules)?;
+    Ok(Change { ids, backends, ring, entry, policy, fresh, due_ns, terms })
 }
 
 /// The ids of a service's backends, in the order of its list, and entries that are to be put.
@@ -357,26 +365,8 @@ fn with_rules(
 fn placing(flows: &FlowRules) -> u32 {
     let tracked = if flows.records_all() { ServiceEntry::TRACKED } else { 0 };
     let by_source = if flows.algorithm == Algorithm::SourceHash { ServiceEntry::BY_SOURCE } else { 0 };
-    tracked | by_source
-}
-
-/// A service's limits as the maps have them; `None` if it has none.
-fn rates(limits: &RateLimits) -> Option<RateEntry> {
-    let words = |rate: Option<Rate>| {
-        let Some(Rate { per_second, burst }) = rate else { return RateWords::default() };
-        let interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
-        RateWords { interval_ns, tolerance_ns: u64::from(burst.saturating_sub(1)) * interval_ns }
-    };
-    let entry = RateEntry {
-        new_flows: words(limits.new_flows),
-        packets: words(limits.packets),
-        source_new_flows: words(limits.source_new_flows),
-        source_packets: words(limits.source_packets),
-        source_v4_bits: 96 + u32::from(limits.source_v4_len),
-        source_v6_bits: limits.source_v6_len.into(),
-    };
-    let all = [limits.new_flows, limits.packets, limits.source_new_flows, limits.source_packets];
-    all.iter().any(Option::is_some).then_some(entry)
+    let policy = if flows.has_policy() { ServiceEntry::POLICY } else { 0 };
+    tracked | by_source | policy
 }
 
 /// The wanted entry. While there is no way to a tunnelled backend, so that the node's own address on it is not known

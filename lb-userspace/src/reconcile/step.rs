@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    BackendEntry, BackendId, Control, FlowKey, FlowTable, PortEntry, PrefixEntry, PrefixKey, Protocol,
-    QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
+    BackendEntry, BackendId, Control, FlowKey, FlowTable, LoadEntry, PolicyEntry, PortEntry, PrefixEntry,
+    PrefixKey, Protocol, QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
 
 use super::{AclEntries, Terms, TrieKey, narrow, record};
@@ -70,6 +70,19 @@ pub enum Step {
         /// The slots from there on.
         words: Vec<Option<Slot>>,
     },
+    /// Writes a schedule into a range of the pool that nobody uses.
+    WriteSchedule {
+        /// Index of its first slot.
+        start: u32,
+        /// Whose turn it is, slot by slot.
+        turns: Vec<BackendId>,
+    },
+    /// Sets how the service with this id picks backends for new flows: where its schedule is by one store.
+    PutPolicy(u32, PolicyEntry),
+    /// Sets a backend's weight, as policies that compare loads have it.
+    PutWeight(BackendId, u64),
+    /// Sets its load as well.
+    PutLoad(BackendId, LoadEntry),
     /// Sets the control block.
     PutControl(Control),
     /// Takes a service id that was free: its counters start from zero.
@@ -186,6 +199,17 @@ impl fmt::Display for Step {
             Self::WriteSlots { start, words } => {
                 let changed = words.iter().flatten().count();
                 write!(f, "~ {changed} of {} slots from {start}", words.len())
+            }
+            Self::WriteSchedule { start, turns } => {
+                write!(f, "+ schedule of {} turns at {start}", turns.len())
+            }
+            Self::PutPolicy(id, entry) if *entry == PolicyEntry::default() => {
+                write!(f, "- policy of service id {id}")
+            }
+            Self::PutPolicy(id, _) => write!(f, "~ policy of service id {id}"),
+            Self::PutWeight(id, weight) => write!(f, "~ weight of backend id {}: {weight}", id.get()),
+            Self::PutLoad(id, entry) => {
+                write!(f, "+ load of backend id {}: {}, weight {}", id.get(), entry.load, entry.weight)
             }
             Self::PutControl(control) => write!(f, "~ control: generation {}", control.generation),
             Self::PutService(key, entry) => write!(f, "+ service {} (id {})", Key(*key), entry.id),

@@ -28,6 +28,8 @@ pub struct Sweep {
     retired: BTreeSet<u32>,
     /// Live flows by backend id.
     flows: Vec<u64>,
+    /// Those that are not closing.
+    open: Vec<u64>,
     tables: [u64; 3],
 }
 
@@ -46,6 +48,8 @@ struct Watched {
 pub struct Census {
     /// Live flows by backend id. One that was promoted meanwhile may be counted twice.
     pub flows: BTreeMap<u32, u64>,
+    /// Those of them that are not closing.
+    pub open: BTreeMap<u32, u64>,
     /// Live flows in each table, TCP's and the others' together.
     pub tables: BTreeMap<FlowTable, u64>,
     /// Slots that settled only because it took too long; some of their flows may have moved.
@@ -122,6 +126,7 @@ impl Sweep {
             services,
             retired: retired(observed),
             flows: vec![0; observed.size.backends as usize + 1],
+            open: vec![0; observed.size.backends as usize + 1],
             tables: [0; 3],
         }
     }
@@ -143,6 +148,9 @@ impl Sweep {
             *count += 1;
         }
         if let Some(count) = self.flows.get_mut(entry.backend as usize) {
+            *count += 1;
+        }
+        if let Some(count) = self.open.get_mut(entry.backend as usize).filter(|_| !entry.is_closing()) {
             *count += 1;
         }
         if let Some(service) = service {
@@ -184,9 +192,13 @@ impl Sweep {
     }
 
     fn census(&self) -> Census {
-        let flows = (0..).zip(&self.flows).filter(|(_, count)| **count > 0);
+        let some = |counts: &[u64]| {
+            let counts = (0..).zip(counts.iter().copied());
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
         Census {
-            flows: flows.map(|(id, count)| (id, *count)).collect(),
+            flows: some(&self.flows),
+            open: some(&self.open),
             tables: FlowTable::ALL.into_iter().zip(self.tables).collect(),
             ..Census::default()
         }

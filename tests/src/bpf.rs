@@ -353,7 +353,7 @@ impl Bench {
         for (id, backend) in counters.backends {
             self.add_backend(&mut counts, id, [backend.packets, backend.bytes, backend.flows]);
         }
-        for (service, drops) in counters.drops {
+        for (service, drops) in counters.drops.into_iter().chain(counters.notes) {
             let name = self.service_name(service);
             counts.extend(drops.iter().map(|(reason, n)| (format!("{name} drop {reason}"), *n)));
         }

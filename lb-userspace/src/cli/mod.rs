@@ -16,6 +16,7 @@ mod drains;
 mod error;
 mod explain;
 mod interfaces;
+mod memory;
 mod order;
 mod output;
 mod packet_args;

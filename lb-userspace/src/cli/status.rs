@@ -10,10 +10,10 @@ use super::backends;
 use super::drains;
 use super::error::Failure;
 use super::interfaces;
-use super::output::{self, Table, mib, short};
-use super::view::{ServiceView, View, possible_cpus};
+use super::memory;
+use super::output::{self, Table, short};
+use super::view::{ServiceView, View};
 use crate::daemon::Saved;
-use crate::dataplane::memory;
 
 /// Exit codes of `lb status`.
 const DEGRADED: u8 = 1;
@@ -31,8 +31,7 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
         }
     };
     let (health, code, problems) = health(&view);
-    let memory = memory(&view.observed.size, possible_cpus()).total();
-    let value = json!({
+    let mut value = json!({
         "health": health.to_lowercase().replace(' ', "-"),
         "problems": problems,
         "generation": view.observed.control.generation,
@@ -42,12 +41,11 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
         "daemon": view.daemon_running.then_some(view.saved.daemon).flatten(),
         "attachments": view.attachments,
         "services": view.services,
-        "recorded_flows": view.flows,
-        "memory_bytes": memory,
         "interfaces": view.attachments.iter().map(interfaces::json).collect::<Vec<_>>(),
         "cpu_packets": view.counters.cpus,
     });
-    output::print(output, &value, || status_text(&view, health, &problems, memory))?;
+    memory::found_json(&view).into_iter().for_each(|(key, found)| value[key] = found);
+    output::print(output, &value, || status_text(&view, health, &problems))?;
     Ok(ExitCode::from(code))
 }
 
@@ -79,7 +77,7 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
     if problems.is_empty() { ("OK", 0, problems) } else { ("DEGRADED", DEGRADED, problems) }
 }
 
-fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> String {
+fn status_text(view: &View, health: &str, problems: &[String]) -> String {
     let generation = view.observed.control.generation;
     let config = match view.saved.applied_at {
         0 => "config unknown".to_owned(),
@@ -112,8 +110,12 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
         text += &interfaces::text(place);
     }
     for service in &view.services {
+        let unsettled = match service.unsettled_slots {
+            0 => String::new(),
+            slots => format!("  {slots} of {} slots unsettled", service.ring_size),
+        };
         text += &format!(
-            "{} {}  {}  up {}/{}  {} packets  {} dropped\n",
+            "{} {}  {}  up {}/{}  {} packets  {} dropped{unsettled}\n",
             service.name,
             service.id,
             service.forwarding,
@@ -124,11 +126,7 @@ fn status_text(view: &View, health: &str, problems: &[String], memory: u64) -> S
         );
         text += &backends::table(service, None, false).render(2);
     }
-    let slots: usize = view.services.iter().map(|service| service.ring_size as usize).sum();
-    let unsettled: usize = view.services.iter().map(|service| service.unsettled_slots).sum();
-    let share = unsettled as f64 * 100.0 / slots.max(1) as f64;
-    text += &interfaces::cpus(&view.counters.cpus);
-    text + &format!("SLOTS  {share:.1}% unsettled   FLOWS  {} recorded   MAPS  {}\n", view.flows, mib(memory))
+    text + &interfaces::cpus(&view.counters.cpus) + &memory::found_text(view)
 }
 
 /// A span of time as people say it.
@@ -201,10 +199,12 @@ fn counters_text(view: &View, verdicts: &[(&'static str, u64); 3]) -> String {
     let mut text = table.render(0);
     let mut table = Table::new(["REASON", "VERDICT", "PACKETS", "MEANING"]);
     for reason in Reason::ALL {
-        // What services drop counts there; here is where people look for it first.
-        let dropped = view.counters.drops.values().filter_map(|drops| drops.get(reason.name())).sum::<u64>();
-        let packets = view.counters.reasons.get(reason.name()).copied().unwrap_or(0) + dropped;
-        let verdict = reason.verdict().name().to_owned();
+        // What counts for services is there; here is where people look for it first.
+        let of_services = view.counters.drops.values().chain(view.counters.notes.values());
+        let of_services = of_services.filter_map(|counted| counted.get(reason.name())).sum::<u64>();
+        let packets = view.counters.reasons.get(reason.name()).copied().unwrap_or(0) + of_services;
+        let note = if reason.is_note() { " (note)" } else { "" };
+        let verdict = format!("{}{note}", reason.verdict().name());
         table.row([reason.name().to_owned(), verdict, packets.to_string(), reason.explanation().to_owned()]);
     }
     text += &table.render(0);
@@ -219,10 +219,12 @@ fn counters_text(view: &View, verdicts: &[(&'static str, u64); 3]) -> String {
                 backend.flows.to_string(),
             ]);
         }
-        for (reason, packets) in &service.drops {
+        let drops = service.drops.iter().map(|(reason, packets)| ("dropped", reason, packets));
+        let notes = service.notes.iter().map(|(reason, packets)| ("note", reason, packets));
+        for (kind, reason, packets) in drops.chain(notes) {
             table.row([
                 service.id.clone(),
-                format!("dropped: {reason}"),
+                format!("{kind}: {reason}"),
                 packets.to_string(),
                 "".into(),
                 "".into(),

@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::args::{Output, ValidateArgs};
 use super::error::Failure;
+use super::memory::Foreseen;
 use super::output::{self, mib};
+use super::view::possible_cpus;
 use crate::config::{self, Loaded};
 use crate::daemon::{self, Machine, size};
-use crate::dataplane::memory;
 use crate::doctor::foreseen;
 use crate::health::fleet::Uses;
 use crate::model::Model;
@@ -26,11 +27,15 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
     for finding in foreseen(&loaded.model) {
         eprintln!("{finding}");
     }
+    let tables = Foreseen::of(&loaded.model);
+    if let Some(finding) = tables.warning() {
+        eprintln!("{finding}");
+    }
     if args.effective {
         output::text(&loaded.effective())?;
         return Ok(ExitCode::SUCCESS);
     }
-    summary(args.output, &loaded)?;
+    summary(args.output, &loaded, &tables)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,29 +55,30 @@ fn plannable(model: &Model) -> Result<(), Failure> {
     planned.map(drop).map_err(|errors| Failure::bad_input(daemon::Error::Plan(errors)))
 }
 
-fn summary(output: Output, loaded: &Loaded) -> Result<(), Failure> {
+fn summary(output: Output, loaded: &Loaded, tables: &Foreseen) -> Result<(), Failure> {
     let model = &loaded.model;
-    let size = size(model);
-    let cpus = super::view::possible_cpus();
-    let memory = memory(&size, cpus);
+    let (size, memory) = (&tables.size, tables.memory.total());
     let pairs: usize = model.services.iter().map(|service| service.backends.len()).sum();
     let slots: u64 = super::ring::sizes(model).map(u64::from).sum();
-    let value = json!({
+    let warnings = loaded.warnings.len() + foreseen(model).len() + tables.warning().iter().len();
+    let mut value = json!({
         "valid": true,
-        "warnings": loaded.warnings.len() + foreseen(model).len(),
+        "warnings": warnings,
         "services": model.services.len(),
         "service_backends": pairs,
         "ring_slots": slots,
         "ring_pool": size.ring_slots,
-        "memory_bytes": memory.total(),
-        "maps": memory.maps.iter().map(|(name, bytes)| json!({"name": name, "bytes": bytes})).collect::<Vec<_>>(),
+        "memory_bytes": memory,
     });
+    tables.json().into_iter().for_each(|(key, found)| value[key] = found);
     output::print(output, &value, || {
         format!(
-            "valid: {} services, {pairs} backends; rings {slots} of {} slots; maps {} on {cpus} CPUs\n",
+            "valid: {} services, {pairs} backends; rings {slots} of {} slots; maps {} on {} CPUs\n{}",
             model.services.len(),
             size.ring_slots,
-            mib(memory.total()),
+            mib(memory),
+            possible_cpus(),
+            tables.text(),
         )
     })
 }

@@ -14,7 +14,7 @@ use super::drains::{self, Progress};
 use super::error::Failure;
 use crate::config;
 use crate::daemon::{self, InForce, Request, Saved, SettingState, setting_states};
-use crate::dataplane::{Attachment, Counters, DataPlane, KernelPlane, Mode, attached};
+use crate::dataplane::{Attachment, Counters, DataPlane, FlowUse, KernelPlane, Mode, attached};
 use crate::health::view::{BackendHealth, ServiceHealth};
 use crate::model::{Backend, Model, Service};
 use crate::netlink::{Link, Snapshot, links};
@@ -28,7 +28,7 @@ pub(super) struct View {
     pub(super) counters: Counters,
     pub(super) attachments: Vec<Place>,
     pub(super) daemon_running: bool,
-    pub(super) flows: usize,
+    pub(super) flows: Vec<FlowUse>,
     pub(super) services: Vec<ServiceView>,
     /// The pool of each service, by its id.
     pub(super) pools: BTreeMap<String, String>,
@@ -63,6 +63,8 @@ pub(super) struct ServiceView {
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) drops: BTreeMap<&'static str, u64>,
+    /// What is said of packets that were forwarded.
+    pub(super) notes: BTreeMap<&'static str, u64>,
     /// What people should know of its backends' failures.
     pub(super) alarm: Option<String>,
     pub(super) backends: Vec<BackendView>,
@@ -175,7 +177,7 @@ impl View {
             saved,
             attachments,
             daemon_running: daemon::is_running(&instance.socket),
-            flows: plane.flow_count(),
+            flows: plane.flow_use(),
             observed,
             counters,
             services,
@@ -257,6 +259,7 @@ fn service_view(
         bytes: backends.iter().map(|backend| backend.bytes).sum(),
         alarm: known.and_then(|known| known.alarm.clone()),
         drops: entry.and_then(|entry| counters.drops.get(&entry.id)).cloned().unwrap_or_default(),
+        notes: entry.and_then(|entry| counters.notes.get(&entry.id)).cloned().unwrap_or_default(),
         backends,
     }
 }

@@ -2,7 +2,7 @@
 //! asking the machine for its CPUs.
 
 use crate::dataplane::{PORT_CAPACITY, possible_cpus};
-use crate::model::{Limits, Model, Service};
+use crate::model::{Limits, Model, Protocol, Service};
 use crate::nic::Topology;
 use crate::reconcile::{FlowSizes, Size, key_count};
 
@@ -10,10 +10,13 @@ use crate::reconcile::{FlowSizes, Size, key_count};
 const LEAST_SERVICES: u32 = 64;
 const LEAST_KEYS: u32 = 1024;
 const LEAST_BACKENDS: u32 = 1024;
-/// Flows of TCP that are established, and as many old ones; half as many half open.
+/// Flows of TCP that are established, and as many old ones; half as many half open. Enough for those of slots that
+/// change.
 const TCP_FLOWS: u32 = 20 << 10;
 /// The same for UDP and SCTP.
-const UDP_FLOWS: u32 = 10 << 10;
+const UDP_FLOWS: u32 = 8 << 10;
+/// So many times as many where some service has all of its flows recorded.
+const ALL_FLOWS: u32 = 8;
 /// Clients that are remembered where some service has affinity.
 const AFFINITY: u32 = 64 << 10;
 /// Bounds of the ring pool in slots: 8 MiB to 128 MiB.
@@ -83,6 +86,8 @@ pub(super) fn moved(model: &Model, present: &Size, used: &Size) -> Size {
         vips: need(least.vips, present.vips, asked.vips),
         ring_slots: need(least.ring_slots, present.ring_slots, asked.ring_slots),
         backends: need(least.backends, present.backends, asked.backends),
+        tcp_flows: all_flows(model, true, present.tcp_flows, asked.tcp_flows),
+        udp_flows: all_flows(model, false, present.udp_flows, asked.udp_flows),
         affinity: need(least.affinity, present.affinity, asked.affinity),
         ..*present
     };
@@ -95,6 +100,17 @@ pub(super) fn moved(model: &Model, present: &Size, used: &Size) -> Size {
         backends: limited.backends.max(used.backends),
         ..limited
     }
+}
+
+/// Tables that are there, or larger ones where some service has come to have all of its flows recorded.
+fn all_flows(model: &Model, tcp: bool, present: FlowSizes, asked: FlowSizes) -> FlowSizes {
+    if records_all(model, tcp) && asked.established > present.established { asked } else { present }
+}
+
+/// Whether a service of TCP, or of anything else, has all of its flows recorded.
+fn records_all(model: &Model, tcp: bool) -> bool {
+    let of = |service: &&Service| (service.id.protocol == Protocol::Tcp) == tcp;
+    model.services.iter().filter(of).any(|service| service.flows.records_all())
 }
 
 /// `size` but for what the model limits, which is as `asked`. What it does not limit may have been made for another
@@ -138,6 +154,7 @@ pub fn wanted(model: &Model) -> Size {
     let roomy = |needed: u32, floor: u32| needed.saturating_mul(HEADROOM).max(floor);
     let services = model.limits.services.unwrap_or(roomy(least.services, LEAST_SERVICES));
     let slots = || roomy(least.ring_slots, LEAST_SLOTS).min(MOST_SLOTS);
+    let some = |flows: u32, tcp| if records_all(model, tcp) { flows * ALL_FLOWS } else { flows };
     Size {
         services,
         keys: services.max(roomy(least.keys, LEAST_KEYS)),
@@ -145,8 +162,8 @@ pub fn wanted(model: &Model) -> Size {
         ring_slots: model.limits.ring_slots.unwrap_or_else(slots),
         backends: model.limits.backends.unwrap_or(roomy(least.backends, LEAST_BACKENDS)),
         ports: PORT_CAPACITY,
-        tcp_flows: flows(model.limits.flows.unwrap_or(TCP_FLOWS)),
-        udp_flows: flows(model.limits.udp_flows.unwrap_or(UDP_FLOWS)),
+        tcp_flows: flows(model.limits.flows.unwrap_or(some(TCP_FLOWS, true))),
+        udp_flows: flows(model.limits.udp_flows.unwrap_or(some(UDP_FLOWS, false))),
         affinity: model.limits.affinity.unwrap_or(if least.affinity > 0 { AFFINITY } else { 1 }),
     }
 }
@@ -159,4 +176,103 @@ fn flows(established: u32) -> FlowSizes {
 /// Ring slots that the model's services take.
 fn slots(model: &Model) -> u32 {
     model.services.iter().map(Service::new_ring_size).fold(0, u32::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config;
+    use crate::dataplane::memory;
+
+    fn model(text: &str) -> Model {
+        config::parse("lb.yaml", &format!("version: 1\n{text}"))
+            .unwrap_or_else(|error| panic!("{error}"))
+            .model
+    }
+
+    proptest! {
+        #[test]
+        fn the_receiving_cpus_parts_hold_what_is_wanted(wanted in 1u32..1 << 20, possible in 1u32..512, of in 1u32..512) {
+            let receiving = of.min(possible);
+            let entries = Cpus { possible, receiving }.entries(wanted);
+            let part = entries / possible;
+            prop_assert_eq!(entries % possible, 0, "each CPU has a part of the same size");
+            prop_assert!(part * receiving >= wanted);
+            prop_assert!((part - 1) * receiving < wanted, "and none is larger than need be");
+        }
+    }
+
+    #[test]
+    fn flow_tables_are_made_for_the_cpus_that_receive() {
+        let model = model("limits: {flows: 10k, udp_flows: 3000, receiving_cpus: 2}\n");
+        let size = on(&model, Cpus { possible: 8, receiving: 2 });
+        let of = |half_open, established| FlowSizes { half_open, established, old: established };
+        assert_eq!((size.tcp_flows, size.udp_flows), (of(20_000, 40_000), of(6_000, 12_000)));
+        assert_eq!(wanted(&model).tcp_flows, of(5_000, 10_000));
+        // More than there are do not receive.
+        let many = Limits { receiving_cpus: Some(8192), ..Limits::default() };
+        let here = Cpus::here(&many);
+        assert_eq!(here.receiving, here.possible);
+        assert_eq!(Cpus::here(&Limits { receiving_cpus: Some(1), ..many }).receiving, 1);
+    }
+
+    #[test]
+    fn more_room_where_all_flows_are_recorded() {
+        let service = |protocol, keys| {
+            model(&format!(
+                "services: [{{name: a, address: 203.0.113.10, protocol: {protocol}, port: 80, forwarding: l2, \
+                 backends: [{{address: 192.0.2.1}}]{keys}}}]\n"
+            ))
+        };
+        let established =
+            |model: &Model| [wanted(model).tcp_flows, wanted(model).udp_flows].map(|f| f.established);
+        assert_eq!(established(&service("tcp", "")), [20 << 10, 8 << 10]);
+        assert_eq!(established(&service("tcp", ", tracking: always")), [160 << 10, 8 << 10]);
+        let sctp = service("sctp", ", algorithm: round-robin");
+        assert_eq!(established(&sctp), [20 << 10, 64 << 10]);
+        assert_eq!(
+            established(&Model { limits: Limits { udp_flows: Some(9), ..sctp.limits }, ..sctp }),
+            [20 << 10, 9]
+        );
+
+        // Maps that were made before move; larger ones stay.
+        let (plain, all) = (service("tcp", ""), service("tcp", ", affinity: {by: source}"));
+        let small = size(&plain);
+        assert_eq!(moved(&plain, &small, &Size::default()), small);
+        assert_eq!(moved(&all, &small, &Size::default()).tcp_flows, size(&all).tcp_flows);
+        assert_eq!(moved(&plain, &size(&all), &Size::default()), size(&all));
+    }
+
+    #[test]
+    fn room_for_clients_only_where_they_are_remembered() {
+        let service = "services: [{name: a, address: 203.0.113.10, protocol: tcp, port: 80, forwarding: l2, \
+                       backends: [{address: 192.0.2.1}]";
+        assert_eq!(wanted(&model(&format!("{service}}}]\n"))).affinity, 1);
+        assert_eq!(wanted(&model(&format!("{service}, affinity: {{by: source}}}}]\n"))).affinity, AFFINITY);
+    }
+
+    /// The promise of the documentation, also on 64 CPUs.
+    #[test]
+    fn ten_services_with_a_hundred_backends_fit_32_mib() {
+        let mut text = "services:\n".to_owned();
+        for service in 0..10 {
+            let backends: Vec<String> =
+                (1..=100).map(|n| format!("{{address: 10.0.{service}.{n}}}")).collect();
+            let _ = writeln!(
+                text,
+                "  - {{name: s{service}, address: 203.0.113.{service}, protocol: tcp, port: 80, forwarding: ipip, \
+                 backends: [{}]}}",
+                backends.join(", ")
+            );
+        }
+        let model = model(&text);
+        for cpus in [2, 16, 64] {
+            let memory = memory(&on(&model, Cpus { possible: cpus, receiving: cpus }), cpus.into());
+            assert!(memory.total() <= 32 << 20, "{cpus} CPUs: {memory:?}");
+        }
+    }
 }

@@ -23,8 +23,10 @@ pub(super) const FRAGMENTS: u32 = 16 << 10;
 /// Bytes of the ring buffer of sampled packets, some 3000 of them.
 pub(super) const SAMPLES: u32 = 1 << 20;
 
-/// What the kernel adds to each element of a hash table: `struct htab_elem` (kernel/bpf/hashtab.c), and its bucket.
-const HASH_OVERHEAD: u64 = 48 + 16;
+/// What the kernel adds to each element of a hash table: `struct htab_elem` (kernel/bpf/hashtab.c).
+const ELEMENT_OVERHEAD: u64 = 48;
+/// `struct bucket` there; there is a power of two of them, at least one for each element.
+const BUCKET: u64 = 16;
 
 /// CPUs that per-CPU maps have values for; 1 where the kernel does not tell.
 pub fn possible_cpus() -> usize {
@@ -53,8 +55,10 @@ pub fn memory(size: &Size, cpus: u64) -> Memory {
         VIPS,
     };
     let of = |bytes: usize| (bytes as u64).next_multiple_of(8);
-    let hash =
-        |entries: u32, key: usize, value: usize| u64::from(entries) * (of(key) + of(value) + HASH_OVERHEAD);
+    let hash = |entries: u32, key: usize, value: usize| {
+        let entries = u64::from(entries);
+        entries * (of(key) + of(value) + ELEMENT_OVERHEAD) + entries.next_power_of_two() * BUCKET
+    };
     let backends = u64::from(size.backends) + 1;
     let mut maps = vec![
         (SERVICES, hash(size.keys, size_of::<ServiceKey>(), size_of::<ServiceEntry>())),
@@ -103,7 +107,7 @@ mod tests {
             backends: 4000,
             ports: PORTS,
             tcp_flows: FlowSizes { half_open: 10 << 10, established: 20 << 10, old: 20 << 10 },
-            udp_flows: FlowSizes { half_open: 5 << 10, established: 10 << 10, old: 10 << 10 },
+            udp_flows: FlowSizes { half_open: 4 << 10, established: 8 << 10, old: 8 << 10 },
             affinity: 1,
         };
         assert!(memory(&size, 64).total() <= 32 << 20, "{:?}", memory(&size, 64));

@@ -8,7 +8,7 @@ use lb_common::abi::{BackendCounters, REASON_SLOTS, Reason, names::*};
 use super::Error;
 use super::maps::Maps;
 
-/// Drops of one service by reason.
+/// Packets of one service by reason.
 pub type ServiceDrops = BTreeMap<&'static str, u64>;
 
 /// A reading of all counters.
@@ -16,8 +16,10 @@ pub type ServiceDrops = BTreeMap<&'static str, u64>;
 pub struct Counters {
     /// By backend id.
     pub backends: BTreeMap<u32, BackendCounters>,
-    /// By service id; only reasons that occurred.
+    /// Dropped ones by service id; only reasons that occurred.
     pub drops: BTreeMap<u32, ServiceDrops>,
+    /// The same of what is said of forwarded ones ([`Reason::is_note`]).
+    pub notes: BTreeMap<u32, ServiceDrops>,
     /// Packets of no service, by reason.
     pub reasons: BTreeMap<&'static str, u64>,
     /// Packets that each CPU has worked on, by its number.
@@ -39,16 +41,23 @@ impl Counters {
             counters.backends.insert(*id, sum);
         }
         for id in services {
-            let mut drops = ServiceDrops::new();
+            let (mut drops, mut notes) = (ServiceDrops::new(), ServiceDrops::new());
             for reason in Reason::ALL {
                 let values = by_cpu(&maps.service_drops, SERVICE_DROPS, id * REASON_SLOTS + *reason as u32)?;
                 let count = values.iter().sum();
-                counters.add_cpus(values.into_iter());
+                // Packets with a note are counted for their backends.
+                let counted = if reason.is_note() {
+                    &mut notes
+                } else {
+                    counters.add_cpus(values.into_iter());
+                    &mut drops
+                };
                 if count > 0 {
-                    drops.insert(reason.name(), count);
+                    counted.insert(reason.name(), count);
                 }
             }
             counters.drops.insert(*id, drops);
+            counters.notes.insert(*id, notes);
         }
         for reason in Reason::ALL {
             let values = by_cpu(&maps.reasons, REASONS, *reason as u32)?;

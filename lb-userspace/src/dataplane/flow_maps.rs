@@ -9,6 +9,19 @@ use crate::reconcile::FlowSizes;
 /// One of them.
 type Table = HashMap<MapData, FlowKey, FlowEntry>;
 
+/// A flow table, and how full it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FlowUse {
+    /// The table.
+    pub table: FlowTable,
+    /// Whether it is TCP's.
+    pub tcp: bool,
+    /// Entries in it; more or less where they change while they are counted.
+    pub entries: usize,
+    /// Entries that fit.
+    pub capacity: u32,
+}
+
 /// All of them, open.
 pub(super) struct FlowMaps {
     /// Of TCP, in the order of [`FlowTable::ALL`].
@@ -40,6 +53,17 @@ impl FlowMaps {
     /// Capacities of the tables of TCP, and of everything else.
     pub(super) fn sizes(&self) -> [FlowSizes; 2] {
         self.sizes
+    }
+
+    /// How full each is.
+    pub(super) fn used(&self) -> Vec<FlowUse> {
+        let [tcp_size, udp_size] = &self.sizes;
+        let used = |(table, tcp)| {
+            let capacity = if tcp { tcp_size.of(table) } else { udp_size.of(table) };
+            let entries = self.table(table, tcp).keys().take(capacity as usize).count();
+            FlowUse { table, tcp, entries, capacity }
+        };
+        Self::all().map(used).collect()
     }
 
     /// A table of TCP, or of everything else.

@@ -9,7 +9,7 @@ use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
 
-use super::flow_maps::FlowMaps;
+use super::flow_maps::{FlowMaps, FlowUse};
 use super::maps::{BACKEND_WORDS, Maps};
 use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, counters, object, stages};
 use crate::reconcile::{Flow, Observed, Plan, Size, Step, TrieKey};
@@ -61,13 +61,9 @@ impl KernelPlane {
         self.snapshot(Depth::Shallow)
     }
 
-    /// Number of recorded flows; more or less where they change while they are counted.
-    pub fn flow_count(&self) -> usize {
-        let count = |(table, tcp)| {
-            let most = self.maps.size.flows(table, tcp) as usize;
-            self.maps.flows.table(table, tcp).keys().take(most).count()
-        };
-        FlowMaps::all().map(count).sum()
+    /// How full the flow tables are.
+    pub fn flow_use(&self) -> Vec<FlowUse> {
+        self.maps.flows.used()
     }
 
     fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {

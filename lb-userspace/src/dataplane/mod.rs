@@ -37,6 +37,7 @@ pub use decap::{ClampCounters, Decap, DecapCounters, DecapLists, DecapReader, Ms
 pub use decap_found::{Clamped, DecapFound, XdpFound, clamped, xdp_program};
 pub use error::Error;
 pub use events::Events;
+pub use flow_maps::FlowUse;
 pub use foreign::{Foreign, foreign};
 pub use kernel::{KernelPlane, monotonic_ns};
 pub use live::LiveTables;

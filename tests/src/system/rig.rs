@@ -137,8 +137,9 @@ impl Rig {
     pub fn counted(&self, reason: &str) -> anyhow::Result<u64> {
         let counters = self.lb(["counters", "--output", "json"])?.expect(0)?.json()?;
         let services = counters["services"].as_array().into_iter().flatten();
-        let drops = services.filter_map(|service| service["drops"][reason].as_u64());
-        Ok(counters["reasons"][reason].as_u64().unwrap_or(0) + drops.sum::<u64>())
+        let of = |service: &Value, kind: &str| service[kind][reason].as_u64().unwrap_or(0);
+        let of_services: u64 = services.map(|service| of(service, "drops") + of(service, "notes")).sum();
+        Ok(counters["reasons"][reason].as_u64().unwrap_or(0) + of_services)
     }
 
     /// Writes the config and starts the daemon with it.

@@ -7,9 +7,9 @@ use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
 use super::args::{ApplyArgs, AttachArgs, Context, Output};
-use super::error::Failure;
-use super::{confirm, output};
-use crate::daemon::{self, Applied, Candidate, Reply, Request};
+use super::error::{BAD_INPUT, Failure};
+use super::{blast, confirm, output};
+use crate::daemon::{self, Applied, Blast, Candidate, Reply, Request};
 use crate::dataplane::attached;
 use crate::model::Interface;
 
@@ -61,6 +61,12 @@ struct Changes {
     generation: u64,
     steps: Vec<String>,
     warnings: Vec<String>,
+    /// What guard rails have against it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    objections: Vec<String>,
+    /// What a dry run says would become of flows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blast: Vec<Blast>,
 }
 
 fn output_of(applied: &Applied) -> Changes {
@@ -68,6 +74,8 @@ fn output_of(applied: &Applied) -> Changes {
         generation: applied.generation,
         steps: applied.steps.clone(),
         warnings: applied.warnings.iter().map(ToString::to_string).collect(),
+        objections: applied.objections.iter().map(ToString::to_string).collect(),
+        blast: applied.blast.clone(),
     }
 }
 
@@ -75,6 +83,8 @@ fn print(changes: Changes, output: Output, dry_run: bool) -> Result<(), Failure>
     output::print(output, &changes, || {
         let mut lines = changes.warnings.clone();
         lines.extend(changes.steps.iter().cloned());
+        lines.extend(changes.blast.iter().map(blast::text));
+        lines.extend(changes.objections.iter().map(|said| format!("guard rails object:\n{said}")));
         lines.push(match (dry_run, changes.steps.is_empty()) {
             (true, _) => format!("dry run: {} steps, nothing changed", changes.steps.len()),
             (false, true) => format!("nothing to change, generation {}", changes.generation),
@@ -100,14 +110,21 @@ pub(super) fn apply(context: &Context, args: &ApplyArgs) -> Result<ExitCode, Fai
         Some(reply) => from_daemon(reply)?,
         None => output_of(&runtime()?.block_on(daemon::apply_once(&instance, candidate, args.dry_run))?),
     };
+    let refused = !changes.objections.is_empty();
     print(changes, args.output, args.dry_run)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if refused { ExitCode::from(BAD_INPUT) } else { ExitCode::SUCCESS })
 }
 
 fn from_daemon(reply: Reply) -> Result<Changes, Failure> {
     match reply.error {
         Some((message, true)) => Err(Failure::bad_input(message)),
         Some((message, false)) => Err(Failure::failed(message)),
-        None => Ok(Changes { generation: reply.generation, steps: reply.steps, warnings: reply.warnings }),
+        None => Ok(Changes {
+            generation: reply.generation,
+            steps: reply.steps,
+            warnings: reply.warnings,
+            objections: reply.objections,
+            blast: reply.blast,
+        }),
     }
 }

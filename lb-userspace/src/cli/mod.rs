@@ -5,6 +5,7 @@ mod attach;
 mod backend_args;
 mod backend_host;
 mod backends;
+mod blast;
 mod capture;
 mod check;
 mod confirm;

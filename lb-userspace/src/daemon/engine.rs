@@ -13,9 +13,11 @@ use nix::net::if_::if_nametoindex;
 
 use super::guard::guard;
 use super::overrides::{self, InForce};
+use super::pace::Pace;
 use super::paths::PathMtus;
 use super::{
-    Assembled, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size, sizing,
+    Assembled, Blast, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size,
+    sizing,
 };
 use crate::config::{self, Loaded};
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
@@ -61,6 +63,8 @@ pub struct Applied {
     pub warnings: Vec<Finding>,
     /// What guard rails have against it; only of what was not done.
     pub objections: Vec<Finding>,
+    /// What it would do to flows; only of what was not done.
+    pub blast: Vec<Blast>,
     /// Number of the configuration that is in force.
     pub generation: u64,
 }
@@ -91,6 +95,7 @@ pub struct Engine {
     history: History,
     census: Census,
     memo: Memo,
+    pace: Pace,
     _lock: Lock,
 }
 
@@ -171,13 +176,15 @@ impl Engine {
             history: History::default(),
             census: Census::default(),
             memo: Memo::default(),
+            pace: Pace::default(),
             _lock: lock,
         })
     }
 
     /// Checks a config against machine, guard rails and data plane, and says what it would change.
     pub fn preview(&mut self, candidate: &Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
-        Ok(self.prepare(candidate, machine)?.applied)
+        let prepared = self.prepare(candidate, machine)?;
+        Ok(Applied { blast: self.blast(&prepared)?, ..prepared.applied })
     }
 
     /// Brings the data plane to a config. What is refused changes nothing.
@@ -229,7 +236,7 @@ impl Engine {
             drains,
             assembled,
             plan,
-            applied: Applied { steps, warnings, objections, generation },
+            applied: Applied { steps, warnings, objections, generation, blast: Vec::new() },
         })
     }
 

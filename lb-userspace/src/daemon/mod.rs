@@ -3,6 +3,7 @@
 
 mod announce;
 mod assemble;
+mod blast;
 mod check;
 mod engine;
 mod error;
@@ -18,6 +19,7 @@ mod naming;
 mod once;
 mod overrides;
 mod own;
+mod pace;
 mod paths;
 mod probing;
 mod report;
@@ -33,6 +35,7 @@ mod tuning;
 mod work;
 
 pub use assemble::{Assembled, Finding, Machine, assemble, next_hops};
+pub use blast::{Accuracy, Blast, Flows};
 pub use check::{Checked, check_once};
 pub use engine::{Applied, Candidate, Engine};
 pub use error::Error;

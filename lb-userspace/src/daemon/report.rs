@@ -9,6 +9,8 @@ pub(super) fn reply(result: Result<Applied, Error>) -> Reply {
         Ok(applied) => Reply {
             steps: applied.steps,
             warnings: applied.warnings.iter().map(ToString::to_string).collect(),
+            objections: applied.objections.iter().map(ToString::to_string).collect(),
+            blast: applied.blast,
             generation: applied.generation,
             ..Reply::default()
         },

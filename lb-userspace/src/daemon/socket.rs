@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Error;
+use super::blast::Blast;
 use super::check::Checked;
 use super::overrides::Order;
 use crate::health::view::ServiceHealth;
@@ -59,6 +60,10 @@ pub struct Reply {
     pub steps: Vec<String>,
     /// Warnings.
     pub warnings: Vec<String>,
+    /// What guard rails have against it.
+    pub objections: Vec<String>,
+    /// What it would do to flows.
+    pub blast: Vec<Blast>,
     /// Number of the configuration in force.
     pub generation: u64,
     /// How all backends are.

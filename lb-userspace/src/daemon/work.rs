@@ -351,6 +351,9 @@ impl Daemon {
         if let Err(error) = self.engine.sweep() {
             tracing::error!(%error, "sweep");
         }
+        if let Err(error) = self.engine.note_pace() {
+            tracing::debug!(%error, "new flows not counted");
+        }
         let gone = self.engine.let_go();
         self.let_go(gone).await;
         if self.engine.paths().expire(Instant::now()) {

@@ -177,8 +177,9 @@ fn entries_die_of_their_own_times() {
     assert_eq!(left(11), [1, 2, 3, 4, 5]);
     assert_eq!(left(1), [2, 3, 4, 5]);
     assert_eq!(left(9), [2, 3, 4, 5]);
-    assert_eq!(left(1), [4, 5]);
-    assert_eq!(left(39), [4, 5]);
+    // An RST may be somebody else's.
+    assert_eq!(left(1), [3, 4, 5]);
+    assert_eq!(left(39), [3, 4, 5]);
     assert!(left(1).is_empty());
 }
 

@@ -137,6 +137,11 @@ impl Sweep {
         };
         // Stamps are exact to the interval in which they are renewed.
         if silent_ns > limit_ns.saturating_add(TOUCH_INTERVAL_NS) {
+            // Until it is deleted another flow from the same port can bring it back to life: its slot waits for the next
+            // sweep, which sees what became of it.
+            if let Some(service) = service {
+                service.note(self.hash_key, flow);
+            }
             return Some(Step::DeleteFlow(*table, *key, entry.last_seen_ns));
         }
         if let Some(count) = self.tables.get_mut(*table as usize) {

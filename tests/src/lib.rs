@@ -5,6 +5,7 @@ pub mod everything;
 pub mod frames;
 pub mod fuzzing;
 pub mod gate;
+pub mod histories;
 pub mod mutate;
 pub mod oracle;
 pub mod packets;

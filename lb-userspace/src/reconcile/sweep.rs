@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, FlowTable, Protocol, ServiceEntry, Slot, SlotState,
+    BackendEntry, BackendId, BackendState, FlowEntry, FlowTable, Protocol, ServiceEntry, Slot, SlotState,
 };
 use lb_common::datapath::{FRAGMENT_LIFE_NS, TOUCH_INTERVAL_NS, hash};
 
@@ -142,6 +142,11 @@ impl Sweep {
         };
         // Stamps are exact to the interval in which they are renewed.
         if silent_ns > limit_ns.saturating_add(TOUCH_INTERVAL_NS) {
+            // Until it is deleted another flow from the same port can bring it back to life: its slot waits for the next
+            // sweep, which sees what became of it.
+            if let Some(service) = service {
+                service.note(self.hash_key, flow);
+            }
             return Some(Step::DeleteFlow(*table, *key, entry.last_seen_ns));
         }
         if let Some(count) = self.tables.get_mut(*table as usize) {
@@ -301,7 +306,8 @@ fn same_placing(before: &ServiceEntry, now: &ServiceEntry) -> bool {
     placing(before) == placing(now)
 }
 
-/// After how long a silence a flow is dead. Only TCP has a handshake to complete.
+/// After how long a silence a flow is dead. Only TCP has a handshake to complete. An RST makes no difference: anybody can
+/// send one in the name of a flow that is silent for now, and nobody takes it back before the flow speaks again.
 fn life_ns(service: &ServiceEntry, flow: &Flow) -> u64 {
     const TENTH_NS: u64 = 100_000_000;
     let closing_ns = u64::from(service.closing_ds) * TENTH_NS;
@@ -309,7 +315,7 @@ fn life_ns(service: &ServiceEntry, flow: &Flow) -> u64 {
         FlowTable::HalfOpen if flow.key.is_tcp() => u64::from(service.half_open_ds) * TENTH_NS,
         FlowTable::HalfOpen | FlowTable::Established | FlowTable::Old => idle_ns(service),
     };
-    if flow.entry.is_closing() { life_ns.min(closing_ns) } else { life_ns }
+    if flow.entry.marks & FlowEntry::CLOSING != 0 { life_ns.min(closing_ns) } else { life_ns }
 }
 
 /// The same for a flow whose service is gone.

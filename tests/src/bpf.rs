@@ -1,14 +1,14 @@
 //! A balancer without interfaces: the same plan in the kernel's maps and in the host's tables, and packets through
 //! either (`BPF_PROG_TEST_RUN`). What a packet should experience is for the tests to say.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_common::abi::{
-    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, FlowTable, PROBE_SLOTS, PortEntry,
+    BackendEntry, BackendId, BackendState, FlowEntry, FlowKey, FlowTable, LoadEntry, PROBE_SLOTS, PortEntry,
     PrefixEntry, PrefixKey, ProbeEntry, Reason, SampleFilter, Slot,
 };
 use lb_common::datapath::host::{HostFrame, HostTables, run};
@@ -17,7 +17,7 @@ use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, ProbeTable, Sampling
 use lb_userspace::reconcile::{
     Desired, FlowSizes, History, Memo, Observed, Plan, Size, Step, TrieKey, narrow, plan,
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, unshare};
 use nix::time::{ClockId, clock_gettime};
 
 /// Where the BPF file system is.
@@ -167,6 +167,7 @@ impl Bench {
 
     /// The same with maps of this size.
     pub fn sized(desired: &Desired, size: Size) -> Self {
+        stay_here();
         let pins = TestPins::new();
         let lock = pins.0.lock().expect("nobody else has this directory");
         let plane = KernelPlane::open_or_create(&pins.0, &size).expect("maps");
@@ -262,6 +263,17 @@ impl Bench {
             let start = entries[id].ring_start as usize;
             host.rings[start..start + slots.len()].copy_from_slice(slots);
         }
+        for (id, turns) in &observed.schedules {
+            let start = observed.policies[id].schedule_start as usize;
+            host.rings[start..start + turns.len()].copy_from_slice(turns);
+        }
+        host.policies = observed.policies.clone();
+        let ids: Vec<BackendId> = observed.weights.keys().filter_map(|id| BackendId::new(*id)).collect();
+        let loads = self.plane.loads(&ids).into_iter().map(|(id, load)| {
+            let weight = observed.weights[&id.get()];
+            (id.get(), LoadEntry { load: load as u64, weight })
+        });
+        host.loads = RefCell::new(loads.collect());
         // Arrays have all their elements from the beginning.
         host.backends = (0..=self.size.backends).map(|id| (id, BackendEntry::default())).collect();
         host.backends.extend(&observed.backends);
@@ -398,6 +410,13 @@ impl Bench {
 
 fn without_time(entry: &FlowEntry) -> (u32, u32, u32) {
     (entry.service, entry.backend, entry.marks)
+}
+
+/// Keeps this thread, and so the programs it runs, on one CPU: each CPU gives its own turns.
+fn stay_here() {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().expect("every kernel tells")).expect("a CPU's number");
+    sched_setaffinity(nix::unistd::Pid::from_raw(0), &here).expect("staying on a CPU");
 }
 
 /// The clock that programs read.

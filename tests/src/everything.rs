@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::abi::{BackendState, Protocol, Rate, RateEntry, VipEntry, mapped};
 use lb_userspace::model::{
-    Admission, Encap, FlowRules, GueVariant, Prefix, Quic, RateLimits, ServerIdFormat, ServiceId,
+    Admission, Algorithm, Encap, FlowRules, GueVariant, Prefix, Quic, RateLimits, ServerIdFormat, ServiceId,
+    Tracking,
 };
 use lb_userspace::reconcile::{
     Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel, FlowSizes, Size,
@@ -20,11 +22,11 @@ use crate::scene::{CLIENT, FAR, FAR_MTU, NEAR, NEAR_MTU, mac};
 
 /// Large enough for all of it.
 pub const SIZE: Size = Size {
-    services: 128,
-    keys: 512,
+    services: 192,
+    keys: 768,
     vips: 32,
     ring_slots: 131_072,
-    backends: 512,
+    backends: 768,
     ports: 8,
     tcp_flows: FLOW_SIZES,
     udp_flows: FLOW_SIZES,
@@ -159,6 +161,34 @@ impl Scene {
         self.odd_ones(vip, v6);
         self.wide(family, v6);
         self.guarded(vip, v6);
+        self.picked(vip, v6);
+    }
+
+    /// Backends for new flows by other rules than the ring's.
+    fn picked(&mut self, vip: IpAddr, v6: bool) {
+        use Algorithm::{LeastBandwidth, LeastConnections, Maglev, RoundRobin, SourceHash};
+        let (never, hour) = (None, Some(Duration::from_secs(3600)));
+        let rules = [
+            (SourceHash, Tracking::Auto, never),
+            (Maglev, Tracking::Always, never),
+            (Maglev, Tracking::Auto, hour),
+            (RoundRobin, Tracking::Auto, never),
+            (RoundRobin, Tracking::Auto, hour),
+            (LeastConnections, Tracking::Auto, never),
+            (LeastBandwidth, Tracking::Auto, never),
+        ];
+        for (algorithm, tracking, affinity) in rules {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let backends = vec![
+                    self.backend(v6, 1, None),
+                    DesiredBackend { weight: 3, ..self.backend(v6, 2, None) },
+                    self.tunnel(v6, Encap::Ipip, 0, None),
+                ];
+                let port = self.port();
+                let added = self.add(ServiceId::single(vip, protocol, port), backends);
+                added.flows = FlowRules { algorithm, tracking, affinity, ..added.flows };
+            }
+        }
     }
 
     /// Not resolved, without weight, on the quiet address.

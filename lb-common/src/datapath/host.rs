@@ -295,7 +295,8 @@ impl Tables for HostTables {
     }
 
     fn policy(&self, service: u32) -> Option<PolicyEntry> {
-        self.policies.get(&service).copied()
+        // An array in the kernel: all its elements are there.
+        Some(self.policies.get(&service).copied().unwrap_or_default())
     }
 
     fn turn(&self, service: u32) -> u64 {

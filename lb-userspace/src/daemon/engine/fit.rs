@@ -34,7 +34,8 @@ pub(in crate::daemon) fn fit(pins: &Pins, model: &Model) -> Result<(), Error> {
 /// The least that maps must hold for all that is in them.
 fn used(observed: &Observed) -> Size {
     let entries = observed.entries();
-    let ends = entries.values().map(|entry| entry.ring_start + entry.ring_size);
+    let schedules = observed.policies.values().map(|policy| policy.schedule_start + policy.schedule_size);
+    let ends = entries.values().map(|entry| entry.ring_start + entry.ring_size).chain(schedules);
     let services = entries.keys().copied().chain(observed.backends.values().map(|backend| backend.service));
     Size {
         services: services.max().map_or(0, |id| id + 1),

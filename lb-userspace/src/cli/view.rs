@@ -175,7 +175,7 @@ impl View {
             saved,
             attachments,
             daemon_running: daemon::is_running(&instance.socket),
-            flows: plane.flow_count(),
+            flows: plane.flow_count().map_err(Failure::failed)?,
             observed,
             counters,
             services,

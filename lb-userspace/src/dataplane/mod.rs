@@ -3,6 +3,7 @@
 //! The only module that knows aya. It decides nothing: `reconcile` does.
 
 mod attach;
+mod batch;
 mod bench;
 mod bpffs;
 mod capacity;
@@ -26,6 +27,7 @@ mod refusal;
 mod resize;
 mod samples;
 mod stages;
+mod sweeping;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
 pub use bench::{Floor, Outcome, RESTORABLE, Repeated, Stopwatch, Vary};
@@ -45,6 +47,7 @@ pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
 pub use resize::{Resize, recover};
 pub use samples::Sampling;
+pub use sweeping::FlowReader;
 
 use crate::reconcile::{Flow, Observed, Plan, Step};
 

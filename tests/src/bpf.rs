@@ -114,6 +114,14 @@ impl TestPins {
     }
 }
 
+impl std::ops::Deref for TestPins {
+    type Target = Pins;
+
+    fn deref(&self) -> &Pins {
+        &self.0
+    }
+}
+
 impl Default for TestPins {
     fn default() -> Self {
         Self::new()

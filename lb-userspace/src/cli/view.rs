@@ -177,7 +177,7 @@ impl View {
             saved,
             attachments,
             daemon_running: daemon::is_running(&instance.socket),
-            flows: plane.flow_use(),
+            flows: plane.flow_use().map_err(Failure::failed)?,
             observed,
             counters,
             services,

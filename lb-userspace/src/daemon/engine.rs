@@ -1,13 +1,15 @@
 //! Brings the data plane to a config, whole or not at all.
 
+mod candidate;
 mod draining;
 mod fit;
+mod following;
 mod known;
+mod settling;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
-use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
 
@@ -16,58 +18,20 @@ use super::overrides::{self, InForce};
 use super::pace::Pace;
 use super::paths::PathMtus;
 use super::{
-    Assembled, Blast, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size,
-    sizing,
+    Assembled, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size, sizing,
 };
-use crate::config::{self, Loaded};
+use crate::config;
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
-use crate::netlink::{Link, Snapshot, groups, keep_groups};
-use crate::reconcile::{Census, History, Memo, Observed, Plan, Size, Step, Sweep, corrections, plan};
+use crate::netlink::{Link, groups, keep_groups};
+use crate::reconcile::{Memo, Observed, Plan, Size, plan};
+pub use candidate::{Applied, Candidate};
 pub(super) use fit::fit;
 use known::known_uses;
 pub(super) use known::{down, places};
-
-/// A config that is to be applied.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// File it came from.
-    pub origin: String,
-    /// The checked config.
-    pub loaded: Loaded,
-    /// Whether guard rails are overruled.
-    pub force: bool,
-}
-
-impl Candidate {
-    /// Reads a file. Its name is made absolute, so that it means the same to everybody who reads it later.
-    pub fn read(path: &Path, force: bool) -> Result<Self, Error> {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Self { origin: path.display().to_string(), loaded: config::load(&path)?, force })
-    }
-
-    /// Takes a text as if it were in the file `origin`.
-    pub fn parse(origin: &str, text: &str, force: bool) -> Result<Self, Error> {
-        let loaded = config::parse(origin, text).map_err(config::Error::from)?;
-        Ok(Self { origin: origin.to_owned(), loaded, force })
-    }
-}
-
-/// What applying did, or would do.
-#[derive(Clone, Debug, Default)]
-pub struct Applied {
-    /// The steps, as text.
-    pub steps: Vec<String>,
-    /// Warnings.
-    pub warnings: Vec<Finding>,
-    /// What guard rails have against it; only of what was not done.
-    pub objections: Vec<Finding>,
-    /// What it would do to flows; only of what was not done.
-    pub blast: Vec<Blast>,
-    /// Number of the configuration that is in force.
-    pub generation: u64,
-}
+use settling::Settling;
+pub use settling::{Look, Swept};
 
 /// A config on its way into force.
 struct Prepared {
@@ -92,8 +56,7 @@ pub struct Engine {
     assembled: Assembled,
     uses: Uses,
     paths: PathMtus,
-    history: History,
-    census: Census,
+    settling: Settling,
     memo: Memo,
     pace: Pace,
     _lock: Lock,
@@ -158,6 +121,7 @@ impl Engine {
             |name: &&String| if_nametoindex(name.as_str()).is_ok_and(|index| carry.contains(&index));
         let saved = Saved { overrides: overrides::current(&saved.overrides, Saved::now()), ..saved };
         let observed = plane.glance()?;
+        let settling = Settling::adopt(&observed, Saved::age(&instance.state));
         let uses = known_uses(&candidate.loaded.model, &observed, &saved.overrides);
         let named = |name: &String| Interface::named(name);
         let listed = before.unwrap_or_else(|| candidate.loaded.model.clone());
@@ -173,8 +137,7 @@ impl Engine {
             assembled: Assembled::default(),
             uses,
             paths: PathMtus::default(),
-            history: History::default(),
-            census: Census::default(),
+            settling,
             memo: Memo::default(),
             pace: Pace::default(),
             _lock: lock,
@@ -189,16 +152,12 @@ impl Engine {
 
     /// Brings the data plane to a config. What is refused changes nothing.
     pub fn apply(&mut self, candidate: Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
-        self.sweep()?;
-        self.let_go()?;
         let Prepared { observed, model, drains, assembled, plan, applied } =
             self.prepare(&candidate, machine)?;
         if !applied.objections.is_empty() {
             return Err(Error::Findings(applied.objections));
         }
-        let done = self.plane.run(&plan);
-        self.history.note(&observed, &plan);
-        done.map_err(Error::Partly)?;
+        self.execute(&observed, &plan)?;
         (self.listed, self.model) = (candidate.loaded.model, model);
         self.assembled = assembled;
         self.saved.drains = drains;
@@ -226,8 +185,8 @@ impl Engine {
             return Err(Error::Findings(errors));
         }
         assembled.desired.generation = observed.control.generation;
-        let mut plan =
-            plan(&observed, &assembled.desired, &mut self.memo, &self.history).map_err(Error::Plan)?;
+        let mut plan = plan(&observed, &assembled.desired, &mut self.memo, self.settling.history())
+            .map_err(Error::Plan)?;
         let generation = plan.number(&observed.control);
         let steps = plan.steps.iter().map(ToString::to_string).collect();
         Ok(Prepared {
@@ -252,76 +211,6 @@ impl Engine {
         let mut findings = std::mem::take(&mut assembled.findings);
         findings.extend(own::check(model, machine.links, own::sockets));
         Ok((assembled, findings))
-    }
-
-    /// Follows the machine: next hops, interfaces' addresses and MTU, and interfaces that went and came back. Returns
-    /// what changed.
-    pub fn follow(&mut self, machine: Machine<'_>) -> Result<Vec<String>, Error> {
-        self.instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
-        let present = self.present(machine.links);
-        let observed = self.plane.observe()?;
-        let attached = interfaces::find(&present, machine.links)?;
-        let uses = self.uses_now(&self.model, &self.saved.drains);
-        let mut assembled = assemble(&self.model, &attached, machine, &uses);
-        self.paths.limit(&mut assembled.desired);
-        assembled.findings.clear();
-        assembled.desired.generation = observed.control.generation;
-        let plan = plan(&observed, &assembled.desired, &mut self.memo, &self.history).map_err(Error::Plan)?;
-        let done = self.plane.run(&plan);
-        self.history.note(&observed, &plan);
-        done.map_err(Error::Partly)?;
-        self.assembled = assembled;
-        if self.listen() {
-            self.remember();
-        }
-        let mut changes: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
-        let observed = self.plane.glance()?;
-        for (interface, link) in present.iter().zip(attached) {
-            if !self.is_attached(link) {
-                // The kernel has taken an interface that went away out of the redirect map.
-                self.renew_port(&observed, link.ifindex)?;
-                changes.push(interfaces::attach(&self.plane, &observed, interface, link)?);
-            }
-        }
-        Ok(changes)
-    }
-
-    /// Interfaces of ours that are there now.
-    fn present(&self, links: &Snapshot) -> Vec<Interface> {
-        self.interfaces.iter().filter(|interface| links.by_name(&interface.name).is_some()).cloned().collect()
-    }
-
-    fn is_attached(&self, link: &Link) -> bool {
-        let running = link.xdp.as_ref().map(|xdp| xdp.program_id);
-        let ours = |found: &Attachment| found.ifindex == link.ifindex && Some(found.program_id) == running;
-        attached(&self.instance.pins).iter().any(ours)
-    }
-
-    fn renew_port(&mut self, observed: &Observed, ifindex: u32) -> Result<(), Error> {
-        let port = observed.ports.iter().find(|(_, port)| port.ifindex == ifindex);
-        Ok(port.map_or(Ok(()), |(number, port)| self.plane.execute(&Step::PutPort(*number, *port)))?)
-    }
-
-    /// Forgets dead flows, settles slots and frees ids where it is time.
-    pub fn sweep(&mut self) -> Result<(), Error> {
-        let observed = self.plane.observe()?;
-        if !observed.needs_flows() {
-            return Ok(());
-        }
-        let Some(flows) = self.plane.flows()? else {
-            // Half a view must neither settle a slot nor free an id.
-            tracing::debug!("flows change too fast to be swept");
-            return Ok(());
-        };
-        let mut sweep = Sweep::begin(&observed);
-        let loads = self.plane.loads(&observed.counted());
-        for step in flows.iter().filter_map(|flow| sweep.take(flow)) {
-            self.plane.execute(&step)?;
-        }
-        let (plan, census) = sweep.finish(&self.plane.observe()?, &mut self.history);
-        self.plane.correct_loads(&corrections(&loads, &census.open));
-        self.census = census;
-        Ok(self.plane.run(&plan)?)
     }
 
     /// Records who follows the config, and why the newest one was refused.

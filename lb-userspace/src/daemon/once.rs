@@ -36,8 +36,9 @@ async fn attach_tuned(
 ) -> Result<Applied, Error> {
     let (links, resolutions) = look(instance, &candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
-    let (engine, applied) = Engine::start(instance, candidate, wanted, machine)?;
+    let (mut engine, mut applied) = Engine::start(instance, candidate, wanted, machine)?;
     announce::all(announce::places(&engine.assembled().advertised, &links)).await;
+    applied.warnings.extend(complete(&mut engine, machine).await?);
     Ok(applied)
 }
 
@@ -79,13 +80,42 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     if dry_run {
         return engine.preview(&candidate, machine);
     }
+    tidy_up(&mut engine)?;
     let mut applied = engine.apply(candidate, machine)?;
     let listed = &engine.model().interfaces;
     let ours = |interface: &&Interface| engine.interfaces().iter().any(|own| own.name == interface.name);
     let interfaces: Vec<Interface> = listed.iter().filter(ours).cloned().collect();
     applied.warnings.extend(tuning::apply(&instance.nic, &interfaces, &indices(instance)));
     announce::all(announce::places(&engine.assembled().advertised, &links)).await;
+    applied.warnings.extend(complete(&mut engine, machine).await?);
     Ok(applied)
+}
+
+/// What time has settled since somebody last wrote.
+fn tidy_up(engine: &mut Engine) -> Result<(), Error> {
+    engine.sweep()?;
+    let gone = engine.let_go()?;
+    for backend in gone {
+        tracing::debug!(service = backend.service, backend = %backend.backend.address, "gone");
+    }
+    Ok(())
+}
+
+/// Takes the second steps of what was planned; what would take too long is told.
+async fn complete(engine: &mut Engine, machine: Machine<'_>) -> Result<Option<Finding>, Error> {
+    while let Some(wait) = engine.due_in() {
+        if wait > PATIENCE {
+            return Ok(Some(Finding::warning(
+                "LB046",
+                "a service's hash or ring size changes only when all of its live flows are recorded"
+                    .to_owned(),
+                "let a daemon finish it (`lb run`): that takes the service's longest idle time",
+            )));
+        }
+        tokio::time::sleep(wait).await;
+        engine.follow(machine)?;
+    }
+    Ok(None)
 }
 
 /// The current view of a machine, once.
@@ -121,6 +151,11 @@ pub async fn order_once(instance: &Instance, order: &Order) -> Result<Vec<String
     let (links, resolutions) = look(instance, &candidate).await?;
     Saved { overrides: words, ..saved }.store(&instance.state)?;
     let mut engine = Engine::adopt(instance, &candidate, lock)?;
-    engine.apply(candidate, Machine { links: &links, resolutions: &resolutions })?;
+    tidy_up(&mut engine)?;
+    let machine = Machine { links: &links, resolutions: &resolutions };
+    engine.apply(candidate, machine)?;
+    if let Some(finding) = complete(&mut engine, machine).await? {
+        tracing::warn!("{finding}");
+    }
     Ok(meant)
 }

@@ -17,8 +17,8 @@ use super::{Candidate, Error, Instance, Saved};
 
 /// How often the config file and the programs' logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often ids of removed backends are freed.
-const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is tried whether what could not be done can be done now, and what has grown old is forgotten.
+const CHORES: Duration = Duration::from_secs(60);
 
 /// How the daemon runs.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
     daemon.note(fallback)?;
     let (requests_to, mut requests) = mpsc::unbounded_channel();
     socket::serve(socket::listen(&instance.socket)?, requests_to, daemon.events_for_clients());
-    let (mut look, mut sweep) = (interval(LOOK), interval(SWEEP));
+    let (mut look, mut chores) = (interval(LOOK), interval(CHORES));
     tracing::info!(pid = std::process::id(), "running");
     loop {
         tokio::select! {
@@ -59,7 +59,7 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
                     daemon.reload(options);
                 }
             }
-            _ = sweep.tick() => daemon.sweep().await,
+            _ = chores.tick() => daemon.chores().await,
             Some(asked) = requests.recv() => daemon.answer(asked).await,
             wake = daemon.next() => daemon.handle(wake).await,
         }

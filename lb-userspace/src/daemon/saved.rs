@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,12 @@ impl Saved {
         let write = |mut file: File| file.write_all(&text).and_then(|()| file.sync_all());
         File::create(&temporary).and_then(write).map_err(failed)?;
         fs::rename(&temporary, path).map_err(failed)
+    }
+
+    /// For how long it has not been written; no time, if that cannot be told.
+    pub fn age(path: &Path) -> Duration {
+        let written = fs::metadata(path).and_then(|file| file.modified()).ok();
+        written.and_then(|written| written.elapsed().ok()).unwrap_or_default()
     }
 
     /// The time now, as stored.

@@ -3,6 +3,7 @@
 mod clients;
 mod leaving;
 mod settings;
+mod settling;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ use crate::health::passive::{Complaint, What};
 use crate::health::words::Way;
 use crate::model::{Interface, Model};
 use crate::netlink::{Resolutions, Snapshot, Watcher, links};
+use settling::{Sweeper, Turn};
 
 /// The running daemon.
 pub(super) struct Daemon {
@@ -50,6 +52,7 @@ pub(super) struct Daemon {
     /// Service addresses that have been announced, and where.
     announced: Announced,
     tuner: Tuner,
+    sweeper: Sweeper,
 }
 
 /// Something that has happened.
@@ -60,6 +63,9 @@ pub(super) enum Wake {
     /// An operator's word, or the time of a drain, has come to its end.
     WordsEnd,
     Settled(Settled),
+    /// Something waits for its second step, and has waited long enough.
+    StepDue,
+    Sweep(Turn),
 }
 
 impl Daemon {
@@ -111,6 +117,7 @@ impl Daemon {
             events,
             announced,
             tuner,
+            sweeper: Sweeper::default(),
         };
         daemon.announce(&snapshot);
         daemon.attend().await;
@@ -121,13 +128,11 @@ impl Daemon {
     pub(super) async fn next(&mut self) -> Wake {
         self.begin();
         let words_end = self.engine.next_end(Saved::now());
-        let words_ended = async {
-            match words_end {
-                Some(time) => tokio::time::sleep(time).await,
-                None => std::future::pending().await,
-            }
-        };
+        let words_ended = settling::after(words_end);
+        let step_due = settling::after(self.engine.due_in());
         tokio::select! {
+            () = step_due => Wake::StepDue,
+            turn = self.sweeper.turn() => Wake::Sweep(turn),
             () = words_ended => Wake::WordsEnd,
             Ok(()) = self.resolutions.changed() => Wake::Network,
             Ok(()) = self.links.changed() => Wake::Network,
@@ -155,6 +160,8 @@ impl Daemon {
             }
             Wake::WordsEnd => self.end_drains().await,
             Wake::Settled(settled) => self.finish(settled).await,
+            Wake::StepDue => self.step().await,
+            Wake::Sweep(turn) => self.sweep(turn).await,
         }
     }
 
@@ -343,19 +350,14 @@ impl Daemon {
         }
     }
 
-    /// Frees what is not needed any more, and opens the way of the probes if that was not possible before.
-    pub(super) async fn sweep(&mut self) {
+    /// Opens the way of the probes if that was not possible before, and forgets path MTUs that are old.
+    pub(super) async fn chores(&mut self) {
         if self.health.wants_gate(self.engine.model()) {
             self.attend().await;
-        }
-        if let Err(error) = self.engine.sweep() {
-            tracing::error!(%error, "sweep");
         }
         if let Err(error) = self.engine.note_pace() {
             tracing::debug!(%error, "new flows not counted");
         }
-        let gone = self.engine.let_go();
-        self.let_go(gone).await;
         if self.engine.paths().expire(Instant::now()) {
             self.follow().await;
         }

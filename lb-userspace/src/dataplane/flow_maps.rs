@@ -1,10 +1,17 @@
 //! The six flow tables as maps.
 
-use aya::maps::{HashMap, Map, MapData};
+use std::io;
+use std::os::fd::AsFd;
+
+use aya::maps::{HashMap, IterableMap, Map, MapData};
 use lb_common::abi::{FlowEntry, FlowKey, FlowTable, names};
 
 use super::Error;
+use super::batch::{self, Batches, Read};
 use crate::reconcile::FlowSizes;
+
+/// How many entries more than there is room for are read before a walk through the flows counts as restarted.
+const WALK_SLACK: usize = 1024;
 
 /// One of them.
 type Table = HashMap<MapData, FlowKey, FlowEntry>;
@@ -56,12 +63,14 @@ impl FlowMaps {
     }
 
     /// How full each is.
-    pub(super) fn used(&self) -> Vec<FlowUse> {
+    pub(super) fn used(&self) -> Result<Vec<FlowUse>, Error> {
         let [tcp_size, udp_size] = &self.sizes;
+        let mut batches = Batches::new();
         let used = |(table, tcp)| {
             let capacity = if tcp { tcp_size.of(table) } else { udp_size.of(table) };
-            let entries = self.table(table, tcp).keys().take(capacity as usize).count();
-            FlowUse { table, tcp, entries, capacity }
+            let mut entries = 0;
+            self.each((table, tcp), &mut batches, |keys, _| entries += keys.len())?;
+            Ok(FlowUse { table, tcp, entries, capacity })
         };
         Self::all().map(used).collect()
     }
@@ -86,9 +95,55 @@ impl FlowMaps {
         }
     }
 
+    /// Shows all flows of a table, some thousands at a time; `false` where they changed too fast to be read completely,
+    /// which is so only in kernels that cannot read in batches: there the walk starts over when the entry at which it
+    /// stands is evicted, so it is bounded.
+    pub(super) fn each(
+        &self,
+        (table, tcp): (FlowTable, bool),
+        batches: &mut Batches<FlowKey, FlowEntry>,
+        mut see: impl FnMut(&[FlowKey], &[FlowEntry]),
+    ) -> Result<bool, Error> {
+        let map = self.table(table, tcp);
+        let failed = failed("reading map", table, tcp);
+        if batches.each(map.map().fd().as_fd(), &mut see).map_err(failed)? == Read::Whole {
+            return Ok(true);
+        }
+        let [tcp_sizes, udp_sizes] = &self.sizes;
+        let most = if tcp { tcp_sizes } else { udp_sizes }.of(table) as usize + WALK_SLACK;
+        let (keys, entries): (Vec<FlowKey>, Vec<FlowEntry>) =
+            map.iter().take(most).filter_map(Result::ok).unzip();
+        see(&keys, &entries);
+        Ok(keys.len() < most)
+    }
+
+    /// Records many flows in a table at once.
+    pub(super) fn update(
+        &self,
+        (table, tcp): (FlowTable, bool),
+        keys: &[FlowKey],
+        entries: &[FlowEntry],
+    ) -> Result<(), Error> {
+        let map = self.table(table, tcp).map();
+        batch::update(map.fd().as_fd(), keys, entries).map_err(failed("writing map", table, tcp))
+    }
+
+    /// Deletes a flow that is still what was last seen then: read again just before, so that one that lives on is left
+    /// alone.
+    pub(super) fn delete(&mut self, table: FlowTable, key: &FlowKey, last_seen_ns: u64) {
+        let table = self.table_mut(table, key.is_tcp());
+        if table.get(key, 0).is_ok_and(|flow| flow.last_seen_ns == last_seen_ns) {
+            let _evicted_meanwhile = table.remove(key);
+        }
+    }
+
     /// Each table and whether it is TCP's, in the order in which they are to be read: a flow that moves from one to
     /// another meanwhile is in the later one.
     pub(super) fn all() -> impl Iterator<Item = (FlowTable, bool)> {
         FlowTable::ALL.into_iter().flat_map(|table| [(table, true), (table, false)])
     }
+}
+
+fn failed(action: &'static str, table: FlowTable, tcp: bool) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::File { action, path: names::flow_table(table, tcp).into(), source }
 }

@@ -9,6 +9,7 @@ use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
 
+use super::batch::Batches;
 use super::flow_maps::{FlowMaps, FlowUse};
 use super::maps::{BACKEND_WORDS, Maps};
 use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, counters, object, stages};
@@ -61,8 +62,8 @@ impl KernelPlane {
         self.snapshot(Depth::Shallow)
     }
 
-    /// How full the flow tables are.
-    pub fn flow_use(&self) -> Vec<FlowUse> {
+    /// How full the flow tables are, dead flows among them; more or less where they change while they are counted.
+    pub fn flow_use(&self) -> Result<Vec<FlowUse>, Error> {
         self.maps.flows.used()
     }
 
@@ -190,9 +191,6 @@ impl KernelPlane {
     }
 }
 
-/// How many entries more than there is room for are read before a walk through the flows counts as restarted.
-const WALK_SLACK: usize = 1024;
-
 /// `lo` in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK_IFINDEX: u32 = 1;
 
@@ -241,16 +239,14 @@ impl DataPlane for KernelPlane {
         self.snapshot(Depth::Full)
     }
 
-    /// When the entry at which the walk stands is evicted, the kernel starts over: the walk is bounded, and one that
-    /// needed more steps than there can be entries is incomplete.
     fn flows(&self) -> Result<Option<Vec<Flow>>, Error> {
-        let mut all = Vec::new();
+        let (mut all, mut batches) = (Vec::new(), Batches::new());
         for (table, tcp) in FlowMaps::all() {
-            let most = self.maps.size.flows(table, tcp) as usize + WALK_SLACK;
-            let before = all.len();
-            let entries = self.maps.flows.table(table, tcp).iter().take(most).filter_map(Result::ok);
-            all.extend(entries.map(|(key, entry)| Flow { table, key, entry }));
-            if all.len() - before >= most {
+            let whole = self.maps.flows.each((table, tcp), &mut batches, |keys, entries| {
+                let pairs = keys.iter().zip(entries);
+                all.extend(pairs.map(|(key, entry)| Flow { table, key: *key, entry: *entry }));
+            })?;
+            if !whole {
                 return Ok(None);
             }
         }
@@ -326,13 +322,7 @@ impl DataPlane for KernelPlane {
             Step::DeleteService(key) => self.maps.services.remove(key).map_err(Error::map(SERVICES))?,
             Step::PutVip(key, entry) => self.maps.vips.insert(key, entry, 0).map_err(Error::map(VIPS))?,
             Step::DeleteVip(key) => self.maps.vips.remove(key).map_err(Error::map(VIPS))?,
-            Step::DeleteFlow(table, key, seen_ns) => {
-                let table = self.maps.flows.table_mut(*table, key.is_tcp());
-                // Read again just before: a flow that lives on is left alone.
-                if table.get(key, 0).is_ok_and(|flow| flow.last_seen_ns == *seen_ns) {
-                    let _evicted_meanwhile = table.remove(key);
-                }
-            }
+            Step::DeleteFlow(table, key, seen_ns) => self.maps.flows.delete(*table, key, *seen_ns),
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ fn shape(name: &str) -> Shape {
 }
 
 /// Opens a pin and checks that it is what its name says: neither the kernel nor aya does.
-fn open(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
+pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
     let map = MapData::from_pin(pins.map(name)).map_err(Error::map(name))?;
     let info = map.info().map_err(Error::map(name))?;
     let Shape(kind, key, value) = shape(name);

@@ -3,6 +3,7 @@
 //! The only module that knows aya. It decides nothing: `reconcile` does.
 
 mod attach;
+mod batch;
 mod bench;
 mod bpffs;
 mod capacity;
@@ -27,6 +28,7 @@ mod refusal;
 mod resize;
 mod samples;
 mod stages;
+mod sweeping;
 
 pub use attach::{Attachment, Mode, Target, attached, detach};
 pub use bench::{Floor, Outcome, RESTORABLE, Repeated, Stopwatch, Vary};
@@ -47,6 +49,7 @@ pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
 pub use resize::{Resize, recover};
 pub use samples::Sampling;
+pub use sweeping::FlowReader;
 
 use std::collections::BTreeMap;
 

@@ -71,6 +71,13 @@ impl Known<'_> {
 }
 
 impl History {
+    /// That of a data plane which nobody has written to since then: backends that are retired have been so for as long.
+    pub fn adopt(observed: &Observed, untouched_ns: u64) -> Self {
+        let mut history = Self::default();
+        history.retire(observed, untouched_ns);
+        history
+    }
+
     /// Notes what a plan has changed; `observed` is what it was made for. To be called also where it was executed only
     /// in part: what has not been changed then waits for nothing. What a sweep changes is noted by itself.
     pub fn note(&mut self, observed: &Observed, plan: &Plan) {
@@ -93,7 +100,7 @@ impl History {
             let before = observed.rings.get(id).filter(|_| start_of(id) == Some(*start));
             self.write(*id, *start, words, before.map_or(&[], Vec::as_slice), now);
         }
-        self.ask_of_retired(observed);
+        self.retire(observed, observed.now_ns);
     }
 
     /// What is known of a service's slots, if its ring is where it was.
@@ -131,14 +138,14 @@ impl History {
         self.services.retain(|id, _| present(*id));
     }
 
-    /// Backends that are retired and not known as such are retired from now on.
-    pub(super) fn ask_of_retired(&mut self, observed: &Observed) {
+    /// Backends that are retired and not known as such are retired since then.
+    pub(super) fn retire(&mut self, observed: &Observed, since_ns: u64) {
         let is_retired = |state| BackendState::from_raw(state) == BackendState::Retired;
         let retired = observed.backends.iter().filter(|(_, entry)| is_retired(entry.state));
         let retired: BTreeSet<u32> = retired.map(|(id, _)| *id).collect();
         self.retired.retain(|id, _| retired.contains(id));
         for id in retired {
-            self.retired.entry(id).or_insert(observed.now_ns);
+            self.retired.entry(id).or_insert(since_ns);
         }
     }
 

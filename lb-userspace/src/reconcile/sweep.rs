@@ -168,7 +168,7 @@ impl Sweep {
     pub fn finish(self, now: &Observed, history: &mut History) -> (Plan, Census) {
         let mut census = self.census();
         let mut steps = Vec::new();
-        history.ask_of_retired(now);
+        history.retire(now, now.now_ns);
         let entries = now.entries();
         history.keep_services(|id| entries.contains_key(&id));
         for (id, entry) in &entries {

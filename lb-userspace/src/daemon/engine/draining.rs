@@ -6,7 +6,7 @@ use super::{Engine, Error, Prepared, Saved, places};
 use crate::daemon::blast::{Blast, Scene, blast};
 use crate::daemon::leaving::{next_deadline, overdue};
 use crate::daemon::{Drains, Leaver, overrides};
-use crate::dataplane::DataPlane;
+use crate::dataplane::DataPlane as _;
 use crate::health::fleet::{Place, Uses};
 use crate::model::Model;
 use crate::reconcile::{Census, Observed, Step};
@@ -18,14 +18,14 @@ pub(super) fn found(mut saved: Saved, listed: &Model, observed: &Observed) -> Sa
 }
 
 impl Engine {
-    /// Lets go of those that have left and have no flows, or no time, any more; they are retired with the next
-    /// [`Engine::follow`]. Returns them.
+    /// Lets go of those that have left and of which the last sweep has found no flows, or that have no time any more;
+    /// they are retired with the next [`Engine::follow`]. Returns them.
     pub fn let_go(&mut self) -> Result<Vec<Leaver>, Error> {
         if self.saved.drains.leaving.is_empty() {
             return Ok(Vec::new());
         }
-        let observed = self.plane.observe()?;
-        let left = self.plane.flows()?.map(|flows| Census::of(&observed, &flows));
+        let observed = self.plane.glance()?;
+        let left = self.settling.fresh_census().cloned();
         Ok(self.release(&observed, left.as_ref()))
     }
 

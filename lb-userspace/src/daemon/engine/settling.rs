@@ -1,0 +1,156 @@
+//! What time settles, as the engine drives it: second steps of plans, and sweeps of the recorded flows.
+//!
+//! A sweep begins and ends here; the reading between, which takes seconds where there are millions of flows, is a [`Look`]
+//! that any thread can take.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lb_common::abi::BackendId;
+
+use super::{Engine, Error};
+use crate::dataplane::{DataPlane, Error as PlaneError, FlowReader, monotonic_ns};
+use crate::model::Model;
+use crate::reconcile::{Census, History, Observed, Plan, Sweep, corrections};
+
+/// Bounds of the time between two sweeps.
+const SHORTEST: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(60);
+/// After how long something that was due and failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is known of the data plane's past, and what is to be done in its future.
+pub(super) struct Settling {
+    history: History,
+    due_ns: Option<u64>,
+    census: Option<Census>,
+    /// Nothing has changed since the census.
+    counted: bool,
+    forced: u64,
+}
+
+impl Settling {
+    /// Of a data plane that nobody has written to for some time.
+    pub(super) fn adopt(observed: &Observed, untouched: Duration) -> Self {
+        let untouched_ns = u64::try_from(untouched.as_nanos()).unwrap_or(u64::MAX);
+        let history = History::adopt(observed, observed.now_ns.saturating_sub(untouched_ns));
+        Self { history, due_ns: None, census: None, counted: false, forced: 0 }
+    }
+
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Notes what a plan has changed.
+    pub(super) fn note(&mut self, observed: &Observed, plan: &Plan) {
+        self.history.note(observed, plan);
+        self.due_ns = plan.due_ns;
+        self.counted &= plan.steps.is_empty();
+    }
+
+    /// What the last sweep has found, if that still holds.
+    pub(super) fn fresh_census(&self) -> Option<&Census> {
+        self.census.as_ref().filter(|_| self.counted)
+    }
+}
+
+/// A sweep, and the recorded flows it is to see.
+pub struct Look {
+    swept: Swept,
+    reader: FlowReader,
+}
+
+/// A sweep, and what policies took backends' loads for when it began.
+pub struct Swept {
+    sweep: Sweep,
+    loads: BTreeMap<BackendId, i64>,
+}
+
+impl Look {
+    /// Shows the sweep all flows. `None` where not all could be read: then nothing settles, and the next one tries again.
+    pub fn read(mut self) -> Result<Option<Swept>, PlaneError> {
+        let whole = self.reader.read(&mut self.swept.sweep)?;
+        Ok(whole.then_some(self.swept))
+    }
+}
+
+impl Engine {
+    /// Begins a sweep; `None` where there is nothing to be found.
+    pub fn begin_sweep(&self) -> Result<Option<Look>, Error> {
+        let observed = self.plane.observe()?;
+        // What is recorded in slots that have settled dies as well.
+        let some = self.settling.census.as_ref().is_none_or(|census| census.entries() > 0);
+        if !some && !observed.needs_flows() {
+            return Ok(None);
+        }
+        let reader = FlowReader::open(&self.instance.pins)?;
+        let loads = self.plane.loads(&observed.counted());
+        Ok(Some(Look { swept: Swept { sweep: Sweep::begin(&observed), loads }, reader }))
+    }
+
+    /// Ends a sweep that has seen all flows: settles slots and frees ids where it is time.
+    pub fn finish_sweep(&mut self, swept: Swept) -> Result<(), Error> {
+        let observed = self.plane.observe()?;
+        let (plan, census) = swept.sweep.finish(&observed, &mut self.settling.history);
+        self.plane.run(&plan)?;
+        self.plane.correct_loads(&corrections(&swept.loads, &census.open));
+        if census.forced > 0 {
+            tracing::warn!(
+                slots = census.forced,
+                "settled because they have been unsettled for too long; some of their flows may move"
+            );
+        }
+        self.settling.forced += census.forced;
+        self.settling.census = Some(census);
+        self.settling.counted = true;
+        Ok(())
+    }
+
+    /// A whole sweep, here and now.
+    pub fn sweep(&mut self) -> Result<(), Error> {
+        let Some(look) = self.begin_sweep()? else { return Ok(()) };
+        match look.read()? {
+            Some(sweep) => self.finish_sweep(sweep),
+            None => Ok(()),
+        }
+    }
+
+    /// How long until the next sweep: each flow is seen a few times in its life.
+    pub fn sweep_interval(&self) -> Duration {
+        interval(&self.model)
+    }
+
+    /// How long until something that waits for its second step is due.
+    pub fn due_in(&self) -> Option<Duration> {
+        self.settling.due_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(monotonic_ns())))
+    }
+
+    /// Has what is due and could not be done wait.
+    pub fn postpone(&mut self) {
+        self.settling.due_ns = Some(monotonic_ns() + AGAIN.as_nanos() as u64);
+    }
+
+    /// What the last sweep has found.
+    pub fn census(&self) -> Option<&Census> {
+        self.settling.census.as_ref()
+    }
+
+    /// Slots that have settled only because it took too long, since this engine began.
+    pub fn forced(&self) -> u64 {
+        self.settling.forced
+    }
+
+    /// Unsettled slots by service id, now.
+    pub fn unsettled(&self) -> Result<BTreeMap<u32, u64>, Error> {
+        Ok(self.plane.observe()?.unsettled())
+    }
+}
+
+/// A quarter of the shortest time after which a flow is dead.
+fn interval(model: &Model) -> Duration {
+    let times = model.services.iter().map(|service| {
+        let idle = service.flows.idle;
+        idle.established.min(idle.half_open).min(idle.closing)
+    });
+    times.min().map_or(LONGEST, |shortest| (shortest / 4).clamp(SHORTEST, LONGEST))
+}

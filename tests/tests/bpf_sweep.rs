@@ -1,0 +1,194 @@
+//! Sweeps of flow tables in the kernel: in batches, complete, and deleting nothing that lives.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Instant;
+
+use lb_common::abi::{BackendState, FlowEntry, FlowKey, FlowTable, mapped};
+use lb_tests::bpf::TestPins;
+use lb_userspace::dataplane::{DataPlane, FlowReader, KernelPlane, monotonic_ns};
+use lb_userspace::model::{Admission, FlowRules, Protocol, ServiceId};
+use lb_userspace::reconcile::{
+    Desired, DesiredBackend, DesiredService, FlowSizes, History, Memo, Size, Step, Sweep, plan,
+};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+const SERVICE: [u8; 4] = [203, 0, 113, 10];
+const BACKEND: u32 = 1;
+
+fn size(established: u32) -> Size {
+    let few = FlowSizes { half_open: 1024, established: 1024, old: 1024 };
+    Size {
+        services: 4,
+        keys: 16,
+        vips: 4,
+        ring_slots: 8192,
+        backends: 8,
+        ports: 4,
+        tcp_flows: FlowSizes { established, ..few },
+        udp_flows: few,
+        affinity: 1,
+    }
+}
+
+/// One service with one backend that no packet gets to.
+fn desired() -> Desired {
+    let backend = DesiredBackend {
+        address: IpAddr::from([198, 51, 100, 1]),
+        weight: 1,
+        state: BackendState::Up,
+        tunnel: None,
+        next_hop: None,
+        server_id: None,
+    };
+    let service = DesiredService {
+        id: ServiceId::single(SERVICE, Protocol::Tcp, 80),
+        ring_size: None,
+        backends: vec![backend],
+        quic: None,
+        admission: Admission::default(),
+        flows: FlowRules::of(Protocol::Tcp),
+    };
+    Desired { generation: 1, services: vec![service], ..Desired::default() }
+}
+
+fn plane(pins: &TestPins, size: &Size) -> KernelPlane {
+    let lock = pins.lock().expect("nobody else has this directory");
+    let mut plane = KernelPlane::open_or_create(pins, size).expect("maps");
+    drop(lock);
+    let empty = plane.observe().expect("a snapshot");
+    let steps = plan(&empty, &desired(), &mut Memo::default(), &History::default()).expect("a plan");
+    plane.run(&steps).expect("every step works");
+    plane
+}
+
+fn key(n: u32) -> FlowKey {
+    let [a, b, c, d] = n.to_be_bytes();
+    FlowKey {
+        source: mapped([198, 18, a, b]),
+        destination: mapped(SERVICE),
+        source_port: [c, d],
+        destination_port: 80u16.to_be_bytes(),
+        protocol: Protocol::Tcp.number(),
+        reserved: [0; 3],
+    }
+}
+
+/// Records flows, some thousands at a time.
+fn fill(reader: &mut FlowReader, numbers: std::ops::Range<u32>, entry: impl Fn(u32) -> FlowEntry) {
+    let numbers: Vec<u32> = numbers.collect();
+    for chunk in numbers.chunks(1 << 14) {
+        let keys: Vec<FlowKey> = chunk.iter().map(|n| key(*n)).collect();
+        let entries: Vec<FlowEntry> = chunk.iter().map(|n| entry(*n)).collect();
+        reader.record((FlowTable::Established, true), &keys, &entries).expect("batches of updates");
+    }
+}
+
+/// Flows in all tables.
+fn count(plane: &KernelPlane) -> u64 {
+    plane.flow_use().expect("counting").iter().map(|table| table.entries as u64).sum()
+}
+
+#[test]
+fn a_sweep_sees_every_flow_and_deletes_the_dead_ones() {
+    const FLOWS: u32 = 20_000;
+    let pins = TestPins::new();
+    let mut plane = plane(&pins, &size(200_000));
+    let mut reader = FlowReader::open(&pins).expect("the tables");
+    // The machine may have been up for less than an idle time: so the clock is moved on, and the live ones with it.
+    let mut observed = plane.observe().expect("a snapshot");
+    let now = observed.now_ns;
+    let later = now + 3600 * 1_000_000_000;
+    observed.now_ns = later;
+    let entry = |n: u32| {
+        let last_seen_ns = if n.is_multiple_of(3) { now } else { later };
+        FlowEntry { service: 0, backend: BACKEND, last_seen_ns, ..FlowEntry::default() }
+    };
+    fill(&mut reader, 0..FLOWS, entry);
+    let number = |key: &FlowKey| {
+        u32::from_be_bytes([key.source[14], key.source[15], key.source_port[0], key.source_port[1]])
+    };
+    let flows = plane.flows().expect("reading").expect("all of them");
+    let numbers: BTreeSet<u32> = flows.iter().map(|flow| number(&flow.key)).collect();
+    assert_eq!((flows.len(), numbers), (FLOWS as usize, (0..FLOWS).collect()));
+    assert!(flows.iter().all(|flow| flow.entry == entry(number(&flow.key))));
+
+    let live = u64::from(FLOWS - FLOWS.div_ceil(3));
+    let mut sweep = Sweep::begin(&observed);
+    assert!(reader.read(&mut sweep).expect("reading"));
+    assert_eq!(count(&plane), live);
+    let (_, census) = sweep.finish(&observed, &mut History::default());
+    assert_eq!((census.entries(), census.flows.get(&BACKEND)), (live, Some(&live)));
+
+    // What lives on between the look and the deletion stays.
+    plane.execute(&Step::DeleteFlow(FlowTable::Established, key(1), now)).expect("a step");
+    assert_eq!(count(&plane), live);
+    plane.execute(&Step::DeleteFlow(FlowTable::Established, key(1), later)).expect("a step");
+    assert_eq!(count(&plane), live - 1);
+}
+
+/// How long a sweep of ten million flows takes: `cargo test -p lb-tests --test bpf_sweep -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes gigabytes: for measurements"]
+fn ten_million_flows() {
+    const FLOWS: u32 = 10_000_000;
+    let pins = TestPins::new();
+    // Every CPU has a part of the table of its own, and does not borrow.
+    let plane = plane(&pins, &size(FLOWS + FLOWS / 4));
+    let now = monotonic_ns();
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("our CPUs");
+    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for (index, cpu) in cpus.iter().enumerate() {
+            let (pins, part) = (&pins, FLOWS / cpus.len() as u32);
+            scope.spawn(move || {
+                let mut set = CpuSet::new();
+                set.set(*cpu).expect("a CPU");
+                sched_setaffinity(Pid::from_raw(0), &set).expect("a thread's CPU");
+                let mut reader = FlowReader::open(pins).expect("the tables");
+                let first = index as u32 * part;
+                fill(&mut reader, first..first + part, |_| FlowEntry {
+                    backend: BACKEND,
+                    last_seen_ns: now,
+                    ..FlowEntry::default()
+                });
+            });
+        }
+    });
+    println!("filled by {} CPUs in {:?}", cpus.len(), begun.elapsed());
+
+    // As if every slot were unsettled: then each flow's slot is looked for.
+    let mut observed = plane.observe().expect("a snapshot");
+    for slot in observed.rings.values_mut().flatten() {
+        *slot = slot.marked();
+    }
+    let mut reader = FlowReader::open(&pins).expect("the tables");
+    for what in ["a sweep that finds all alive", "another"] {
+        let begun = Instant::now();
+        let mut sweep = Sweep::begin(&observed);
+        assert!(reader.read(&mut sweep).expect("reading"));
+        let read = begun.elapsed();
+        let (_, census) = sweep.finish(&observed, &mut History::default());
+        println!(
+            "{what}: {} flows read in {read:?}, ended in {:?}",
+            census.entries(),
+            begun.elapsed() - read
+        );
+    }
+    observed.now_ns += 3600 * 1_000_000_000;
+    let begun = Instant::now();
+    let mut sweep = Sweep::begin(&observed);
+    assert!(reader.read(&mut sweep).expect("reading"));
+    println!("all dead, read and deleted in {:?}", begun.elapsed());
+    assert_eq!(count(&plane), 0);
+    println!("an empty table, counted in {:?}", {
+        let begun = Instant::now();
+        count(&plane);
+        begun.elapsed()
+    });
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+}

@@ -5,6 +5,7 @@ mod draining;
 mod fit;
 mod following;
 mod known;
+mod radius;
 mod settling;
 mod stage;
 

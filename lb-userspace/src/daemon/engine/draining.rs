@@ -1,15 +1,14 @@
 //! Backends on their way out, as the engine keeps them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Engine, Error, Prepared, Saved, places};
-use crate::daemon::blast::{Blast, Scene, blast};
+use super::{Engine, Error, Saved, places};
 use crate::daemon::leaving::{next_deadline, overdue};
 use crate::daemon::{Drains, Leaver, overrides};
 use crate::dataplane::DataPlane as _;
 use crate::health::fleet::{Place, Uses};
 use crate::model::Model;
-use crate::reconcile::{Census, Observed, Step};
+use crate::reconcile::{Census, Observed};
 
 /// What was saved, without those that the data plane does not have.
 pub(super) fn found(mut saved: Saved, listed: &Model, observed: &Observed) -> Saved {
@@ -45,38 +44,6 @@ impl Engine {
             self.remember();
         }
         gone
-    }
-
-    /// Counts new flows, so that it is known later how many began of late.
-    pub fn note_pace(&mut self) -> Result<(), Error> {
-        let (observed, counted) = (self.plane.glance()?, self.new_flows()?);
-        self.pace.note(observed.now_ns, counted);
-        Ok(())
-    }
-
-    fn new_flows(&self) -> Result<BTreeMap<u32, u64>, Error> {
-        let counters = self.plane.counters()?.backends;
-        Ok(counters.into_iter().map(|(number, counted)| (number, counted.flows)).collect())
-    }
-
-    /// What a config would do to the flows there are.
-    pub(super) fn blast(&self, prepared: &Prepared) -> Result<Vec<Blast>, Error> {
-        let observed = &prepared.observed;
-        let left = self.plane.flows()?.map(|flows| Census::of(observed, &flows));
-        let written = prepared.plan.steps.iter().filter_map(|step| match step {
-            Step::WriteSlots { start, .. } => Some(*start),
-            _ => None,
-        });
-        Ok(blast(&Scene {
-            observed,
-            before: &self.model,
-            after: &prepared.model,
-            desired: &prepared.assembled.desired,
-            left: left.as_ref(),
-            counted: &self.new_flows()?,
-            pace: &self.pace,
-            written: &written.collect::<BTreeSet<u32>>(),
-        }))
     }
 
     /// What backends get now: those whose time to drain is over get nothing.

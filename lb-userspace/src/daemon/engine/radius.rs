@@ -1,0 +1,42 @@
+//! What a config would do to the flows there are, as far as maps and counters tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Engine, Error, Prepared};
+use crate::daemon::blast::{Blast, Scene, blast};
+use crate::dataplane::DataPlane;
+use crate::reconcile::{Census, Step};
+
+impl Engine {
+    /// Counts new flows, so that it is known later how many began of late.
+    pub fn note_pace(&mut self) -> Result<(), Error> {
+        let (observed, counted) = (self.plane.glance()?, self.new_flows()?);
+        self.pace.note(observed.now_ns, counted);
+        Ok(())
+    }
+
+    fn new_flows(&self) -> Result<BTreeMap<u32, u64>, Error> {
+        let counters = self.plane.counters()?.backends;
+        Ok(counters.into_iter().map(|(number, counted)| (number, counted.flows)).collect())
+    }
+
+    /// What a config would do to the flows there are.
+    pub(super) fn blast(&self, prepared: &Prepared) -> Result<Vec<Blast>, Error> {
+        let observed = &prepared.observed;
+        let left = self.plane.flows()?.map(|flows| Census::of(observed, &flows));
+        let written = prepared.plan.steps.iter().filter_map(|step| match step {
+            Step::WriteSlots { start, .. } => Some(*start),
+            _ => None,
+        });
+        Ok(blast(&Scene {
+            observed,
+            before: &self.model,
+            after: &prepared.model,
+            desired: &prepared.assembled.desired,
+            left: left.as_ref(),
+            counted: &self.new_flows()?,
+            pace: &self.pace,
+            written: &written.collect::<BTreeSet<u32>>(),
+        }))
+    }
+}

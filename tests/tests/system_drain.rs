@@ -1,0 +1,246 @@
+//! Backends on their way out: removal from the config is a drain, drains have deadlines, and guard rails hold whatever way
+//! a config comes.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use lb_tests::system::{Download, Rig, Run, address, until};
+use lb_userspace::lab::VIP_L2;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Sweeps are a matter of seconds where idle times are, but this machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A service over these backends (number and further keys), with flows that are dead after two silent seconds.
+fn config(service: &str, backends: &[(u8, &str)]) -> String {
+    let backend = |(number, more): &(u8, &str)| {
+        format!("      - {{name: b{number}, address: {}{more}}}\n", address(*number))
+    };
+    let backends: String = backends.iter().map(backend).collect();
+    format!(
+        "version: 1\ninterfaces: [{{name: eth0}}]\nservices:\n  - name: web\n    address: {VIP_L2}\n    protocol: tcp\n    \
+         port: 80\n    forwarding: l2\n    idle: {{established: 2s, half_open: 2s, closing: 1s}}\n{service}    \
+         backends:\n{backends}"
+    )
+}
+
+const THREE: [(u8, &str); 3] = [(1, ""), (2, ""), (3, "")];
+
+/// A download from this backend; those from others are ended.
+fn download_from(rig: &Rig, name: &str, ports: std::ops::Range<u16>) -> anyhow::Result<Download> {
+    for port in ports {
+        let download = Download::start(rig, VIP_L2, port, "1m")?;
+        if download.server == name {
+            return Ok(download);
+        }
+        download.cancel()?;
+    }
+    anyhow::bail!("{name} serves nobody")
+}
+
+/// `lb apply` of this text, with options.
+fn apply(rig: &Rig, text: &str, options: &[&str]) -> anyhow::Result<Run> {
+    let path = rig.write_text(text)?.display().to_string();
+    rig.lb([&["apply"], options, &[path.as_str()]].concat())
+}
+
+/// Waits until a backend is not shown any more. Applying the config again looks at its flows at once.
+fn wait_gone(rig: &Rig, number: u8, text: &str) -> anyhow::Result<()> {
+    until(&format!("b{number} gone"), PATIENCE, || {
+        apply(rig, text, &[])?.expect(0)?;
+        let status = rig.status()?;
+        let all = status["services"][0]["backends"].as_array().context("no backends")?;
+        let wanted = address(number).to_string();
+        Ok(all.iter().all(|backend| backend["address"] != *wanted).then_some(()))
+    })
+}
+
+fn leaves(backend: &Value) -> bool {
+    let left = backend["drain"]["flows_left"].as_u64();
+    backend["state"] == "leaving" && backend["slots"] == 0 && left >= Some(1)
+}
+
+#[test]
+fn a_removed_backend_keeps_its_connection_until_it_ends() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 50)?;
+    rig.write_text(&config("", &THREE))?;
+    rig.run(&[])?;
+    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    let two = config("", &THREE[1..]);
+    let dry = apply(&rig, &two, &["--dry-run"])?.expect(0)?;
+    dry.says(&[
+        "0 flows move",
+        "leaving when their flows are gone: 203.0.113.21",
+        "2 take new flows (3 now)",
+    ])?;
+    let dry = apply(&rig, &two, &["--dry-run", "--output", "json"])?.expect(0)?.json()?;
+    let blast = &dry["blast"][0];
+    ensure!(blast["leaving"][0] == "203.0.113.21" && blast["flows_moved"]["count"] == 0, "{dry:#}");
+    ensure!((1360..1700).contains(&blast["slots_moving"].as_u64().unwrap_or(0)), "{dry:#}");
+
+    apply(&rig, &two, &[])?.expect(0)?;
+    rig.wait_backend(1, "leaving", leaves)?;
+    rig.expect_answers_from(20_000..20_040, &["b2", "b3"])?;
+    kept.expect_running()?;
+    rig.lb(["backends"])?.expect(0)?.says(&["203.0.113.21 leaving for", "left"])?;
+    rig.lb(["status"])?.expect(0)?.says(&["web/203.0.113.21 leaving for", "left"])?;
+
+    // It leaves also for daemons that come after, however this one ends.
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        rig.stop(signal)?;
+        rig.run(&[])?;
+        rig.wait_backend(1, "still leaving", leaves)?;
+        kept.expect_running()?;
+    }
+    // Listed again, it stays.
+    apply(&rig, &config("", &THREE), &[])?.expect(0)?;
+    rig.wait_backend(1, "back", |b| b["state"] == "up" && b["slots"].as_u64() > Some(1000))?;
+    apply(&rig, &two, &[])?.expect(0)?;
+    rig.wait_backend(1, "leaving again", leaves)?;
+    rig.expect_answers_from(21_000..21_040, &["b2", "b3"])?;
+    kept.expect_running()?;
+    kept.cancel()?;
+    wait_gone(&rig, 1, &two)?;
+    rig.expect_answers_from(22_000..22_040, &["b2", "b3"]).map(drop)
+}
+
+#[test]
+fn a_connection_that_outlives_its_backend_s_removal_is_whole() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 8)?;
+    rig.write_text(&config("", &THREE))?;
+    rig.run(&[])?;
+    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    apply(&rig, &config("", &THREE[1..]), &[])?.expect(0)?;
+    kept.finish()
+}
+
+#[test]
+fn with_on_remove_drop_its_connections_move_at_once() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 30)?;
+    rig.write_text(&config("    on_remove: drop\n", &THREE))?;
+    rig.run(&[])?;
+    let lost = download_from(&rig, "b1", 40_000..40_040)?;
+    let other = download_from(&rig, "b2", 41_000..41_040)?;
+    let two = config("    on_remove: drop\n", &THREE[1..]);
+    apply(&rig, &two, &["--dry-run"])?.expect(0)?.says(&["going at once: 203.0.113.21", "move and break"])?;
+    apply(&rig, &two, &[])?.expect(0)?;
+    ensure!(rig.backend(1).is_err(), "b1 is still there");
+    ensure!(lost.finish().is_err(), "a backend that is dropped finished a download");
+    other.expect_running()
+}
+
+#[test]
+fn a_deadline_ends_a_removal_and_a_drain() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 50)?;
+    rig.write_text(&config("", &THREE))?;
+    rig.run(&[])?;
+    // By the operator: the drain goes on, without the flows.
+    let lost = download_from(&rig, "b1", 40_000..40_040)?;
+    rig.lb(["drain", "b1", "--deadline", "4s", "--wait"])?
+        .expect(1)?
+        .says(&["left", "the deadline has come"])?;
+    rig.wait_backend(1, "drained", |b| b["state"] == "drained" && b["slots"] == 0)?;
+    ensure!(lost.finish().is_err(), "a download outlived the deadline");
+    rig.stop(Signal::SIGKILL)?;
+    rig.run(&[])?;
+    rig.wait_backend(1, "still drained", |b| b["state"] == "drained" && b["slots"] == 0)?;
+    rig.lb(["enable", "b1"])?.expect(0)?;
+    rig.wait_backend(1, "back", |b| b["state"] == "up" && b["slots"].as_u64() > Some(1000))?;
+    // By the config.
+    let deadline = "    drain_deadline: 4s\n";
+    let lost = download_from(&rig, "b1", 41_000..41_040)?;
+    let drained = config(deadline, &[(1, ", drain: true"), (2, ""), (3, "")]);
+    apply(&rig, &drained, &[])?.expect(0)?;
+    rig.wait_backend(1, "drained", |b| b["state"] == "drained" && b["slots"] == 0)?;
+    ensure!(lost.finish().is_err(), "a download outlived the deadline");
+    apply(&rig, &config(deadline, &THREE), &[])?.expect(0)?;
+    let lost = download_from(&rig, "b1", 42_000..42_040)?;
+    apply(&rig, &config(deadline, &THREE[1..]), &[])?.expect(0)?;
+    until("b1 gone", PATIENCE, || Ok(rig.backend(1).is_err().then_some(())))?;
+    ensure!(lost.finish().is_err(), "a download outlived the deadline");
+    Ok(())
+}
+
+#[test]
+fn without_a_daemon_the_next_apply_retires_who_is_done() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 40)?;
+    let path = rig.write_text(&config("", &THREE))?.display().to_string();
+    rig.lb(["attach", "eth0", "--config", &path])?.expect(0)?;
+    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    let two = config("", &THREE[1..]);
+    apply(&rig, &two, &["--dry-run"])?.expect(0)?.says(&["0 flows move", "leaving when"])?;
+    apply(&rig, &two, &[])?.expect(0)?;
+    rig.wait_backend(1, "leaving", leaves)?;
+    rig.expect_answers_from(20_000..20_040, &["b2", "b3"])?;
+    apply(&rig, &two, &[])?.expect(0)?;
+    rig.wait_backend(1, "still leaving", leaves)?;
+    kept.expect_running()?;
+    kept.cancel()?;
+    wait_gone(&rig, 1, &two)?;
+    rig.expect_answers_from(21_000..21_040, &["b2", "b3"]).map(drop)
+}
+
+/// Configs that take new flows away from most of the three, and what is said of them.
+fn bad() -> [(String, &'static str); 4] {
+    let (zero, drain) = (", weight: 0", ", drain: true");
+    [
+        (config("", &THREE[2..]), "2 of 3"),
+        (config("", &[(1, zero), (2, zero), (3, "")]), "2 of 3"),
+        (config("", &[(1, drain), (2, drain), (3, "")]), "2 of 3"),
+        (config("", &THREE).replace("port: 80", "port: 81"), "LB043"),
+    ]
+}
+
+#[test]
+fn guard_rails_hold_whatever_way_a_config_comes() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 1)?;
+    let good = config("", &THREE);
+    let path = rig.write_text(&good)?.display().to_string();
+    // Nobody follows: `lb apply` does it all itself.
+    rig.lb(["attach", "eth0", "--config", &path])?.expect(0)?;
+    for (text, said) in bad() {
+        apply(&rig, &text, &["--dry-run"])?.expect(2)?.says(&[said, "guard rails object", "flows:"])?;
+        apply(&rig, &text, &[])?.expect(2)?.says(&[said, "--force"])?;
+    }
+    rig.expect_answers_from(20_000..20_060, &["b1", "b2", "b3"])?;
+
+    // A daemon that starts where something forwards, then the socket, SIGHUP and the file itself.
+    for (index, (text, said)) in bad().into_iter().enumerate() {
+        rig.write_text(&text)?;
+        let daemon = rig.run(&["--watch"])?;
+        let told = rig.wait_refused()?;
+        ensure!(told.contains(said), "at the start: {told}");
+        let forget = || -> anyhow::Result<()> {
+            rig.write_text(&good)?;
+            daemon.signal(Signal::SIGHUP)?;
+            until("the refusal forgotten", PATIENCE, || {
+                Ok(rig.status()?["last_error"].is_null().then_some(()))
+            })
+        };
+        forget()?;
+        apply(&rig, &text, &[])?.expect(2)?.says(&[said, "--force"])?;
+        forget()?;
+        rig.write_text(&text)?;
+        if index % 2 == 0 {
+            daemon.signal(Signal::SIGHUP)?;
+        }
+        let told = rig.wait_refused()?;
+        ensure!(told.contains(said), "by the file: {told}");
+        rig.stop(Signal::SIGKILL)?;
+    }
+    rig.expect_answers_from(21_000..21_060, &["b1", "b2", "b3"])?;
+
+    // With the others out of the way by the operator's word, the last one is all there is.
+    rig.write_text(&good)?;
+    rig.run(&[])?;
+    rig.lb(["drain", "b1"])?.expect(0)?;
+    rig.lb(["drain", "b2"])?.expect(0)?;
+    let last = config("", &THREE[..2]);
+    apply(&rig, &last, &[])?.expect(2)?.says(&["LB030", "all backends"])?;
+    apply(&rig, &config("", &THREE[2..]), &[])?.expect(0)?;
+    rig.expect_answers_from(22_000..22_020, &["b3"])?;
+    apply(&rig, &config("", &[(1, "")]), &["--force"])?.expect(0)?;
+    rig.lb(["enable", "b1"])?.expect(0)?;
+    rig.expect_answers_from(23_000..23_020, &["b1"]).map(drop)
+}

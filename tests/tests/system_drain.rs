@@ -236,11 +236,14 @@ fn guard_rails_hold_whatever_way_a_config_comes() -> anyhow::Result<()> {
     rig.run(&[])?;
     rig.lb(["drain", "b1"])?.expect(0)?;
     rig.lb(["drain", "b2"])?.expect(0)?;
-    let last = config("", &THREE[..2]);
-    apply(&rig, &last, &[])?.expect(2)?.says(&["LB030", "all backends"])?;
+    for number in 1..=2 {
+        rig.wait_backend(number, "drained", |b| b["state"] == "draining" && b["slots"] == 0)?;
+    }
+    apply(&rig, &config("", &THREE[..2]), &[])?.expect(2)?.says(&["LB030", "all backends"])?;
     apply(&rig, &config("", &THREE[2..]), &[])?.expect(0)?;
     rig.expect_answers_from(22_000..22_020, &["b3"])?;
     apply(&rig, &config("", &[(1, "")]), &["--force"])?.expect(0)?;
     rig.lb(["enable", "b1"])?.expect(0)?;
+    rig.wait_backend(1, "with all slots", |b| b["slots"].as_u64() > Some(4000))?;
     rig.expect_answers_from(23_000..23_020, &["b1"]).map(drop)
 }

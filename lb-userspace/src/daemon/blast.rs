@@ -190,7 +190,7 @@ fn moving(
         let next =
             owners.get(index).and_then(|owner| members.get(*owner as usize)).map(|member| member.address);
         // Where nobody takes new flows, those that drain keep their slots.
-        let keeps = owners.is_empty() && size == entry.ring_size && now.is_some_and(|now| drains(now));
+        let keeps = owners.is_empty() && size == entry.ring_size && now.is_some_and(&drains);
         if next != now && !keeps {
             *moving.entry(current).or_default() += 1;
         }

@@ -366,16 +366,18 @@ impl Bench {
         found.map_or_else(|| format!("service {id}"), |(service, _)| service.port.to_string())
     }
 
-    /// The kernel's counters: `PORT ADDRESS packets|bytes|flows`, `PORT drop REASON`, and `REASON`.
+    /// The kernel's counters: `PORT ADDRESS packets|bytes|flows`, `PORT drop|note REASON`, and `REASON`.
     pub fn kernel_counts(&self) -> Counts {
         let counters = self.plane.counters().expect("counters");
         let mut counts = Counts::new();
         for (id, backend) in counters.backends {
             self.add_backend(&mut counts, id, [backend.packets, backend.bytes, backend.flows]);
         }
-        for (service, drops) in counters.drops.into_iter().chain(counters.notes) {
-            let name = self.service_name(service);
-            counts.extend(drops.iter().map(|(reason, n)| (format!("{name} drop {reason}"), *n)));
+        for (kind, services) in [("drop", counters.drops), ("note", counters.notes)] {
+            for (service, counted) in services {
+                let name = self.service_name(service);
+                counts.extend(counted.iter().map(|(reason, n)| (format!("{name} {kind} {reason}"), *n)));
+            }
         }
         counts.extend(counters.reasons.into_iter().map(|(name, n)| (name.to_owned(), n)));
         counts.retain(|_, n| *n > 0);
@@ -390,7 +392,8 @@ impl Bench {
             self.add_backend(&mut counts, *id, [backend.packets, backend.bytes, backend.flows]);
         }
         for ((service, number), n) in self.host.drops.borrow().iter() {
-            counts.insert(format!("{} drop {}", self.service_name(*service), reason(number)), *n);
+            let kind = if Reason::ALL[*number as usize].is_note() { "note" } else { "drop" };
+            counts.insert(format!("{} {kind} {}", self.service_name(*service), reason(number)), *n);
         }
         counts.extend(self.host.reasons.borrow().iter().map(|(number, n)| (reason(number).to_owned(), *n)));
         counts.retain(|_, n| *n > 0);

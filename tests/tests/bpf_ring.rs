@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use lb_common::abi::{BackendId, BackendState, Protocol, Slot, SlotState, mapped};
 use lb_common::datapath::hash;
-use lb_tests::bpf::{Action, Bench};
+use lb_tests::bpf::{Action, Bench, delta};
 use lb_tests::packets::*;
 use lb_tests::scene::*;
 use lb_userspace::model::ServiceId;
@@ -144,6 +144,18 @@ fn open_flows_stay_and_new_ones_follow_the_ring() {
         let strays = if late { 0 } else { moved.len() };
         assert_eq!(bench.kernel_flows().len(), strays + fresh.len());
     }
+}
+
+#[test]
+fn a_stray_in_a_late_slot_is_noted_and_counted_as_forwarded() {
+    let (mut bench, _, moved, _) = grown();
+    age(&mut bench);
+    let before = bench.kernel_counts();
+    goes_to(&mut bench, &segment(moved[0], Segment::Ack));
+    let counted = delta(&before, &bench.kernel_counts());
+    assert_eq!(counted.get(&format!("{L2} note flow_at_risk")), Some(&1), "{counted:?}");
+    let sum = |of: &str| counted.iter().filter(|(name, _)| name.contains(of)).map(|(_, n)| n).sum::<u64>();
+    assert_eq!((sum(" packets"), sum(" drop ")), (1, 0), "{counted:?}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Outcome {
     pub most_entries: usize,
     /// The share of slots that were unsettled, over time.
     pub unsettled: f64,
+    /// The share of slots that are unsettled in the end.
+    pub unsettled_in_the_end: f64,
     /// Packets of unknown flows that came too late to be recorded.
     pub at_risk: u64,
     /// Plans that could not be had.
@@ -93,6 +95,7 @@ impl World {
 
     fn end(mut self, len: usize) -> Outcome {
         self.outcome.unsettled = self.unsettled_share / len.max(1) as f64;
+        self.outcome.unsettled_in_the_end = self.plane.unsettled_share();
         let drops = self.plane.tables.host.drops.borrow();
         let at_risk = drops.iter().filter(|((_, reason), _)| *reason == Reason::FlowAtRisk as u32);
         self.outcome.at_risk = at_risk.map(|(_, count)| count).sum();

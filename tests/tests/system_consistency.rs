@@ -4,47 +4,85 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use lb_tests::system::{Farm, Kind, Load, Many, Rig, Wish};
-use lb_userspace::lab::Process;
-use nix::sys::signal::Signal;
+use lb_tests::system::{Crowd, IDLE, Kind, Many, Wish, until};
 
-/// A little more than the idle time in the configs.
-const IDLE: Duration = Duration::from_secs(4);
-
-/// A lab with servers, a daemon and connections.
-fn begin(backends: u8, config: &Many, wish: Wish) -> anyhow::Result<(Rig, Farm, Process, Load)> {
-    let rig = Rig::of(|lab| lab.backends(backends).big_bytes(0))?;
-    let farm = Farm::start(&rig, backends)?;
-    rig.write_text(&config.yaml())?;
-    let daemon = rig.run(&[])?;
-    rig.wait_up()?;
-    let load = Load::start(&rig, &farm, wish)?;
-    Ok((rig, farm, daemon, load))
-}
-
-/// Loads a config by SIGHUP, and waits until it is in force.
-fn reload(rig: &Rig, load: &Load, daemon: &Process, what: &str, config: &Many) -> anyhow::Result<()> {
-    load.note(what);
-    let generation = rig.generation()?;
-    rig.write_text(&config.yaml())?;
-    daemon.signal(Signal::SIGHUP)?;
-    rig.wait_newer(generation).map(drop)
+fn second() -> Duration {
+    Duration::from_secs(1)
 }
 
 #[test]
 fn nothing_breaks_while_a_backend_is_added_and_weights_change() -> anyhow::Result<()> {
     let three = Many::new(&[(1, 1), (2, 1), (3, 1)]);
-    let (rig, _farm, daemon, load) = begin(4, &three, Wish::default())?;
-    let change = |what, config: &Many| reload(&rig, &load, &daemon, what, config);
-    load.watch(Duration::from_secs(1))?;
-    change("b4 is added", &three.clone().weigh(4, 1))?;
-    load.watch(Duration::from_secs(1))?;
-    change("b4 weighs more", &three.clone().weigh(4, 5))?;
-    load.watch(Duration::from_secs(1))?;
-    change("b4 weighs less", &three.clone().weigh(4, 2))?;
-    load.watch(2 * IDLE)?;
-    let report = load.finish()?;
-    report.expect_unbroken()?;
+    let crowd = Crowd::gather(4, &three, Wish::default())?;
+    crowd.load.watch(second())?;
+    crowd.reload("b4 is added", &three.clone().weigh(4, 1))?;
+    crowd.load.watch(second())?;
+    crowd.reload("b4 weighs more", &three.clone().weigh(4, 5))?;
+    crowd.load.watch(second())?;
+    crowd.apply("b4 weighs less", &three.clone().weigh(4, 2))?;
+    crowd.wait_settled(3 * IDLE)?;
+    let report = crowd.finish()?;
     ensure!(report.answers(Kind::Tcp, 4) > 0, "b4 got nothing");
     Ok(())
+}
+
+#[test]
+fn nothing_breaks_while_a_backend_is_drained_and_removed() -> anyhow::Result<()> {
+    let three = Many::new(&[(1, 1), (2, 1), (3, 1)]);
+    let crowd = Crowd::gather(3, &three, Wish::default())?;
+    crowd.load.watch(second())?;
+    crowd.reload("b3 drains", &three.clone().drain(3))?;
+    crowd.load.watch(IDLE)?;
+    let drained = crowd.load.on(3);
+    crowd.reload("b3 is removed", &three.clone().weigh(3, 0))?;
+    crowd.load.watch(2 * IDLE)?;
+    let kept = crowd.load.on(3);
+    println!("b3 has {drained} connections after its drain, {kept} after its removal");
+    ensure!(kept > 300, "b3 has kept {kept} of {drained} connections only");
+    crowd.load.leave(3);
+    until("no word of b3", 5 * IDLE, || {
+        crowd.load.check()?;
+        let shown = crowd.rig.lb(["backends"])?.expect(0)?;
+        ensure!(!shown.out.contains("203.0.113.23"), "{shown}");
+        Ok(Some(()))
+    })?;
+    ensure!(crowd.load.on(3) == 0, "b3 still has connections");
+    crowd.finish().map(drop)
+}
+
+#[test]
+fn nothing_else_breaks_while_a_backend_fails_and_recovers() -> anyhow::Result<()> {
+    let four = Many::new(&[(1, 1), (2, 1), (3, 1), (4, 1)]).checked();
+    let mut crowd = Crowd::gather(4, &four, Wish::default())?;
+    crowd.load.watch(second())?;
+    crowd.fail(2)?;
+    crowd.load.watch(second())?;
+    crowd.recover(2)?;
+    crowd.load.watch(second())?;
+    // Another one, before the first one's slots have settled.
+    crowd.fail(3)?;
+    crowd.reload("b4 weighs more", &four.clone().weigh(4, 3))?;
+    crowd.load.watch(IDLE)?;
+    crowd.recover(3)?;
+    crowd.wait_settled(4 * IDLE)?;
+    let report = crowd.finish()?;
+    ensure!(report.excused > 100, "{} connections noticed that their backend died", report.excused);
+    Ok(())
+}
+
+/// By SIGHUP and `lb apply` in turn, faster than slots can settle.
+#[test]
+fn nothing_breaks_while_the_config_is_loaded_a_hundred_times() -> anyhow::Result<()> {
+    let crowd = Crowd::gather(4, &Many::new(&[(1, 1), (2, 1), (3, 1), (4, 1)]), Wish::default())?;
+    for number in 1..=100_u16 {
+        let config = Many::new(&[(1, 2 + number % 3), (2, 2 + number % 2), (3, 2 + number % 5), (4, 10)]);
+        if number % 2 == 0 {
+            crowd.apply(&format!("apply {number}"), &config)?;
+        } else {
+            crowd.reload(&format!("reload {number}"), &config)?;
+        }
+        crowd.load.check()?;
+    }
+    crowd.wait_settled(3 * IDLE)?;
+    crowd.finish().map(drop)
 }

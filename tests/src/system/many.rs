@@ -72,7 +72,7 @@ impl Many {
         {
             let _ = writeln!(
                 text,
-                "  - {{name: {name}, address: {VIP_L2}, protocol: {protocol}, port: {port}, pool: many{more}}}"
+                "  - {{name: {name}, address: {VIP_L2}, protocol: {protocol}, port: {port}, pool: many, {IDLE}{more}}}"
             );
         }
         text

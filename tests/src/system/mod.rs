@@ -2,13 +2,16 @@
 
 mod backend;
 mod capture;
+mod chance;
 mod config;
+mod crowd;
 mod download;
 mod faults;
 mod flows;
 mod listener;
 mod load;
 mod many;
+mod program;
 mod quic;
 mod raw;
 mod requests;
@@ -22,7 +25,9 @@ mod watched;
 
 pub use backend::Prepared;
 pub use capture::{Capture, Seen};
+pub use chance::Chance;
 pub use config::{Config, Service, address};
+pub use crowd::{Crowd, IDLE, rebuilt};
 pub use download::Download;
 pub use faults::SOON;
 pub use flows::{Conversation, Echo, Request, fetch, fetch_all, inside};

@@ -130,6 +130,11 @@ impl Rig {
         Ok(daemon)
     }
 
+    /// The daemon that was started last.
+    pub fn daemon(&self) -> anyhow::Result<Process> {
+        self.daemon.borrow().clone().context("no daemon was started")
+    }
+
     /// Waits until this daemon is in charge.
     pub fn wait_in_charge(&self, daemon: &Process) -> anyhow::Result<()> {
         until("the daemon in charge", START, || {

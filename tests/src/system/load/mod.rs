@@ -90,6 +90,11 @@ impl Load {
         self.read(|tally| tally.dies(backend));
     }
 
+    /// It has no slot any more; who is connected from now on is not with it.
+    pub fn moved(&self, backend: u8) {
+        self.read(|tally| tally.moved(backend));
+    }
+
     /// It serves again; what it breaks from a few seconds on counts.
     pub fn lives(&self, backend: u8) {
         self.read(|tally| tally.lives(backend));
@@ -108,7 +113,7 @@ impl Load {
     /// An error as soon as something has broken or moved that should not have: a test need not go on to its end.
     pub fn check(&self) -> anyhow::Result<()> {
         let faults = self.read(|tally| tally.unexcused());
-        ensure!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(10)]);
+        ensure!(faults.is_empty(), "{} faults, the first: {:?}", faults.len(), faults.first());
         Ok(())
     }
 

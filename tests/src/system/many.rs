@@ -19,12 +19,14 @@ pub struct Many {
     pub draining: Vec<u8>,
     /// Whether backends are up only while their [`FLAG`] is.
     pub checked: bool,
+    /// Further keys of the services.
+    pub rules: &'static str,
 }
 
 impl Many {
     /// Backends with these weights, always up.
     pub fn new(backends: &[(u8, u16)]) -> Self {
-        Self { backends: backends.to_vec(), draining: Vec::new(), checked: false }
+        Self { backends: backends.to_vec(), draining: Vec::new(), checked: false, rules: "" }
     }
 
     /// Probed twice a second.
@@ -53,7 +55,8 @@ impl Many {
 
     /// The file's text.
     pub fn yaml(&self) -> String {
-        let mut text = "version: 1\ninterfaces: [{name: eth0}]\npools:\n  - name: many\n    forwarding: l2\n".to_owned();
+        let mut text =
+            "version: 1\ninterfaces: [{name: eth0}]\npools:\n  - name: many\n    forwarding: l2\n".to_owned();
         if self.checked {
             let times = "interval: 500ms, timeout: 400ms, fast_interval: 100ms, max_interval: 500ms";
             let _ = writeln!(text, "    health_check: {{type: tcp, via: direct, port: {FLAG}, {times}}}");
@@ -63,16 +66,20 @@ impl Many {
         for &(number, weight) in &self.backends {
             let drain = if self.draining.contains(&number) { ", drain: true" } else { "" };
             let address = address(number);
-            let _ = writeln!(text, "      - {{name: b{number}, address: {address}, weight: {weight}{drain}}}");
+            let _ =
+                writeln!(text, "      - {{name: b{number}, address: {address}, weight: {weight}{drain}}}");
         }
         text += "services:\n";
+        let rules = self.rules;
         let quic = LOAD_PORT + 1;
-        for (name, protocol, port, more) in
-            [("tcp", "tcp", LOAD_PORT, ""), ("udp", "udp", LOAD_PORT, ""), ("quic", "udp", quic, ", quic: {}")]
-        {
+        for (name, protocol, port, more) in [
+            ("tcp", "tcp", LOAD_PORT, ""),
+            ("udp", "udp", LOAD_PORT, ""),
+            ("quic", "udp", quic, ", quic: {}"),
+        ] {
             let _ = writeln!(
                 text,
-                "  - {{name: {name}, address: {VIP_L2}, protocol: {protocol}, port: {port}, pool: many, {IDLE}{more}}}"
+                "  - {{name: {name}, address: {VIP_L2}, protocol: {protocol}, port: {port}, pool: many, {IDLE}{rules}{more}}}"
             );
         }
         text

@@ -19,9 +19,10 @@ const MACHINE: (usize, [u8; 2]) = (18, [247, 0]);
 
 /// Where in `lb` an instruction of the balancer's program is that moves a small constant.
 pub(super) fn harmless_instruction(lb: &[u8]) -> anyhow::Result<usize> {
-    let starts = lb.windows(MACHINE.0 + 2).enumerate().filter(|(_, window)| {
-        window.starts_with(&MAGIC) && window[MACHINE.0..] == MACHINE.1
-    });
+    let starts = lb
+        .windows(MACHINE.0 + 2)
+        .enumerate()
+        .filter(|(_, window)| window.starts_with(&MAGIC) && window[MACHINE.0..] == MACHINE.1);
     let found = starts.filter_map(|(at, _)| Some(at + in_object(&lb[at..])?)).next();
     found.context("lb has no balancer in it, or none with a move of a constant")
 }

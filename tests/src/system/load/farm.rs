@@ -81,7 +81,8 @@ fn serve(
     ready: &Ready,
 ) -> anyhow::Result<()> {
     let work = || -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
         runtime.block_on(async {
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;

@@ -43,7 +43,8 @@ impl Line {
                 let config = EndpointConfig::default();
                 let endpoint = Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?;
                 let trust = identity.client().map_err(io::Error::other)?;
-                let connecting = endpoint.connect_with(trust, to, Identity::NAME).map_err(io::Error::other)?;
+                let connecting =
+                    endpoint.connect_with(trust, to, Identity::NAME).map_err(io::Error::other)?;
                 Ok(Self::Quic(endpoint, connecting.await?))
             }
         }

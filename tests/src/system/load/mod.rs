@@ -69,11 +69,12 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (client, plan) = (rig.lab.netns(Role::Client), seats::plan(farm, wish));
         let (wanted, shared) = (plan.len(), (Arc::clone(&tally), Arc::clone(&stop)));
-        let thread = thread::spawn(move || inside(&client, move || seats::run(plan, wish, shared.0, shared.1))?);
+        let thread =
+            thread::spawn(move || inside(&client, move || seats::run(plan, wish, shared.0, shared.1))?);
         let load = Self { tally, stop, thread: Some(thread) };
         until("answers on all connections", Duration::from_secs(40), || {
-            let (seated, faults) = load.read(|tally| (tally.seated(), tally.faults().len()));
-            ensure!(seated >= wanted, "{seated} of {wanted} have one, {faults} faults");
+            let seated = load.read(|tally| tally.seated());
+            ensure!(seated >= wanted, "{seated} of {wanted} have one; {} faults", load.faults().len());
             Ok(Some(()))
         })?;
         load.note("all connected");
@@ -110,9 +111,14 @@ impl Load {
         self.read(|tally| tally.on(backend))
     }
 
+    /// What has broken or moved so far that should not have.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.read(|tally| tally.unexcused())
+    }
+
     /// An error as soon as something has broken or moved that should not have: a test need not go on to its end.
     pub fn check(&self) -> anyhow::Result<()> {
-        let faults = self.read(|tally| tally.unexcused());
+        let faults = self.faults();
         ensure!(faults.is_empty(), "{} faults, the first: {:?}", faults.len(), faults.first());
         Ok(())
     }

@@ -177,8 +177,9 @@ impl Tally {
     }
 
     pub(super) fn leave(&mut self, backend: u8) {
-        self.note(&format!("b{backend}'s clients close"));
-        self.leaving.insert(backend, Instant::now());
+        if self.leaving.insert(backend, Instant::now()).is_none() {
+            self.note(&format!("b{backend}'s clients close"));
+        }
     }
 
     /// Whether this connection is to be closed by its client.
@@ -219,10 +220,6 @@ impl Tally {
 
     pub(super) fn on(&self, backend: u8) -> usize {
         self.homes.values().filter(|home| **home == (false, backend)).count()
-    }
-
-    pub(super) fn faults(&self) -> &[Fault] {
-        &self.faults
     }
 
     /// Of one whose backend has never answered it is known only that it may have been a dying one's.
@@ -303,8 +300,11 @@ impl Report {
     /// All of it for a machine.
     pub fn json(&self) -> Value {
         let millis = |time: Duration| time.as_millis() as u64;
-        let answers: BTreeMap<String, u64> =
-            self.answers.iter().map(|((kind, backend), count)| (format!("{kind:?} b{backend}"), *count)).collect();
+        let answers: BTreeMap<String, u64> = self
+            .answers
+            .iter()
+            .map(|((kind, backend), count)| (format!("{kind:?} b{backend}"), *count))
+            .collect();
         let connections: BTreeMap<String, u64> =
             self.connections.iter().map(|(kind, count)| (format!("{kind:?}"), *count)).collect();
         let seconds = self.seconds.iter().map(|second| {

@@ -16,7 +16,6 @@ use tokio::runtime::Runtime;
 use super::flows::unspecified;
 use super::inside;
 
-const NAME: &str = "service.example";
 /// Longest wait for a handshake or an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -81,16 +80,34 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity of {NAME}")
+        write!(f, "Identity of {}", Self::NAME)
     }
 }
 
 impl Identity {
+    /// The servers' name.
+    pub(super) const NAME: &str = "service.example";
+
     /// A self-signed one.
     pub fn new() -> anyhow::Result<Self> {
-        let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).context("making a certificate")?;
+        let made =
+            rcgen::generate_simple_self_signed([Self::NAME.to_owned()]).context("making a certificate")?;
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         Ok(Self { certificate: made.cert.der().clone(), key })
+    }
+
+    /// What a server shows.
+    pub(super) fn server(&self) -> anyhow::Result<ServerConfig> {
+        let key = PrivateKeyDer::from(self.key.clone_key());
+        ServerConfig::with_single_cert(vec![self.certificate.clone()], key)
+            .context("the server's certificate")
+    }
+
+    /// What a client trusts.
+    pub(super) fn client(&self) -> anyhow::Result<quinn::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone()).context("the certificate")?;
+        quinn::ClientConfig::with_root_certificates(Arc::new(roots)).context("TLS")
     }
 }
 
@@ -112,9 +129,7 @@ impl QuicServer {
     ) -> anyhow::Result<Self> {
         let runtime = runtime()?;
         let socket = inside(netns, || UdpSocket::bind(on))?.with_context(|| format!("serving {on}"))?;
-        let key = PrivateKeyDer::from(identity.key.clone_key());
-        let server = ServerConfig::with_single_cert(vec![identity.certificate.clone()], key)
-            .context("the server's certificate")?;
+        let server = identity.server()?;
         let mut config = EndpointConfig::default();
         config.cid_generator(move || Box::new(ids));
         let endpoint = runtime.block_on(async {
@@ -162,12 +177,10 @@ impl QuicClient {
     pub fn connect(netns: &Netns, port: u16, to: SocketAddr, identity: &Identity) -> anyhow::Result<Self> {
         let runtime = runtime()?;
         let socket = bind(netns, port, to)?;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(identity.certificate.clone()).context("the certificate")?;
-        let config = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).context("TLS")?;
+        let config = identity.client()?;
         let (endpoint, connection) = runtime.block_on(async {
             let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
-            let connecting = endpoint.connect_with(config, to, NAME)?;
+            let connecting = endpoint.connect_with(config, to, Identity::NAME)?;
             let connected = tokio::time::timeout(PATIENCE, connecting).await;
             let connected =
                 connected.map_err(|_| anyhow!("no handshake from port {port} within {PATIENCE:?}"));

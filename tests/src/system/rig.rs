@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::time::Duration;
@@ -114,17 +114,33 @@ impl Rig {
 
     /// Starts the daemon with the config file, and waits until it is in charge.
     pub fn run(&self, options: &[&str]) -> anyhow::Result<Process> {
+        let daemon = self.launch(&self.binary, options)?;
+        self.wait_in_charge(&daemon)?;
+        Ok(daemon)
+    }
+
+    /// Starts this program as the daemon, and does not wait.
+    pub fn launch(&self, binary: &Path, options: &[&str]) -> anyhow::Result<Process> {
         let number = self.starts.get() + 1;
         self.starts.set(number);
-        let mut command = self.lab.command(Role::Balancer, &self.binary);
+        let mut command = self.lab.command(Role::Balancer, binary);
         command.arg("run").arg("--config").arg(self.config_path()).args(options).env("NO_COLOR", "1");
         let daemon = self.lab.spawn(&format!("lb-{number}"), &command)?;
         *self.daemon.borrow_mut() = Some(daemon.clone());
+        Ok(daemon)
+    }
+
+    /// The daemon that was started last.
+    pub fn daemon(&self) -> anyhow::Result<Process> {
+        self.daemon.borrow().clone().context("no daemon was started")
+    }
+
+    /// Waits until this daemon is in charge.
+    pub fn wait_in_charge(&self, daemon: &Process) -> anyhow::Result<()> {
         until("the daemon in charge", START, || {
             daemon.check_running()?;
             Ok((self.status()?["daemon"].as_u64() == Some(daemon.id().into())).then_some(()))
-        })?;
-        Ok(daemon)
+        })
     }
 
     /// Starts the daemon on `eth0` with these sections of a config.

@@ -67,6 +67,8 @@ pub struct Kernel {
     pub link: u64,
     /// The program.
     pub program: u64,
+    /// What the kernel has computed of its instructions.
+    pub tag: u64,
     /// The program's maps.
     pub maps: BTreeSet<u64>,
 }
@@ -78,7 +80,7 @@ impl Kernel {
         let same = |info: &ProgramInfo| u64::from(info.id()) == program;
         let info = loaded_programs().flatten().find(same).context("the program is not loaded")?;
         let maps = info.map_ids().context("the program's maps")?.unwrap_or_default();
-        Ok(Self { link, program, maps: maps.into_iter().map(u64::from).collect() })
+        Ok(Self { link, program, tag: info.tag(), maps: maps.into_iter().map(u64::from).collect() })
     }
 
     /// Those that still exist.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::{Engine, Error, Saved, places};
 use crate::daemon::leaving::{next_deadline, overdue};
 use crate::daemon::{Drains, Leaver, overrides};
-use crate::dataplane::DataPlane as _;
 use crate::health::fleet::{Place, Uses};
 use crate::model::Model;
 use crate::reconcile::{Census, Observed};

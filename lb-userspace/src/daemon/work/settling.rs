@@ -74,20 +74,25 @@ impl Daemon {
         match turn {
             Turn::Begin => match self.engine.begin_sweep() {
                 Ok(Some(look)) => self.sweeper.read(look),
-                Ok(None) => {}
+                Ok(None) => self.look_at_leavers().await,
                 Err(error) => tracing::error!(%error, "sweep not begun"),
             },
             Turn::Read(Ok(Some(swept))) => {
                 if let Err(error) = self.engine.finish_sweep(swept) {
                     tracing::error!(%error, "sweep not ended");
                 }
-                let gone = self.engine.let_go();
-                self.let_go(gone).await;
+                self.look_at_leavers().await;
             }
             Turn::Read(Ok(None)) => tracing::debug!("flows change too fast to be swept"),
             Turn::Read(Err(error)) => tracing::error!(%error, "recorded flows could not be read"),
             Turn::Lost => tracing::error!("the sweep's thread has died"),
         }
+    }
+
+    /// Those whose flows are gone leave.
+    async fn look_at_leavers(&mut self) {
+        let gone = self.engine.let_go();
+        self.let_go(gone).await;
     }
 
     /// Takes the second steps that are due.

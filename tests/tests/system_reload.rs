@@ -53,7 +53,7 @@ fn downloads_survive(options: &[&str], first: First, reload: Reload) -> anyhow::
     first(&rig, &Config::l2(&three))?;
     let daemon = rig.run(options)?;
     let start = |port| Download::start(&rig, VIP_L2, port, "1m");
-    let mut downloads = (40_000..40_015).map(start).collect::<anyhow::Result<Vec<_>>>()?;
+    let downloads = (40_000..40_015).map(start).collect::<anyhow::Result<Vec<_>>>()?;
     let mut generation = rig.generation()?;
     let changes = [
         Config::l2(&[(1, 1), (2, 1), (3, 1), (4, 1)]),
@@ -64,12 +64,8 @@ fn downloads_survive(options: &[&str], first: First, reload: Reload) -> anyhow::
         reload(&rig, &daemon, config)?;
         generation = rig.wait_newer(generation)?;
     }
-    // Those on the backend that left go with it.
-    for lost in downloads.iter().filter(|download| download.server == "b3") {
-        lost.cancel()?;
-    }
-    downloads.retain(|download| download.server != "b3");
-    ensure!(downloads.len() >= 4, "too few downloads left to show anything: {}", downloads.len());
+    // Also those on the backend that leaves: it keeps them until they end.
+    ensure!(downloads.iter().any(|download| download.server == "b3"), "none of them is on b3");
     downloads.iter().try_for_each(Download::expect_running)?;
     downloads.iter().try_for_each(Download::finish)?;
     let answers = lb_tests::system::fetch_all(

@@ -60,6 +60,8 @@ pub struct Engine {
     settling: Settling,
     memo: Memo,
     pace: Pace,
+    /// Drains that ended until then have been seen to, in seconds since 1970.
+    expired_to: u64,
     _lock: Lock,
 }
 
@@ -141,6 +143,7 @@ impl Engine {
             settling,
             memo: Memo::default(),
             pace: Pace::default(),
+            expired_to: 0,
             _lock: lock,
         })
     }

@@ -193,9 +193,9 @@ pub(super) fn overdue(uses: &Uses, deadlines: &BTreeMap<Place, u64>, now: u64) -
     uses.iter().map(|(place, use_)| (*place, *use_)).chain(over).collect()
 }
 
-/// When the next drain's time is over, in seconds since 1970.
-pub(super) fn next_deadline(deadlines: &BTreeMap<Place, u64>, now: u64) -> Option<u64> {
-    deadlines.values().copied().filter(|end| *end > now).min()
+/// The first deadline after the moment up to which all have been seen to, in seconds since 1970.
+pub(super) fn next_deadline(deadlines: &BTreeMap<Place, u64>, seen_to: u64) -> Option<u64> {
+    deadlines.values().copied().filter(|end| *end > seen_to).min()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use super::blast::Accuracy;
 
 /// For so long samples are kept.
 const MEMORY: Duration = Duration::from_secs(16 * 60);
+/// So far they are apart at least.
+const APART: Duration = Duration::from_secs(30);
 
 /// Samples of the counters of new flows.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,12 @@ pub(super) struct Recent {
 }
 
 impl Pace {
+    /// Whether it is time for another sample.
+    pub(super) fn is_due(&self, now_ns: u64) -> bool {
+        let apart = |at: &u64| u128::from(now_ns.saturating_sub(*at)) >= APART.as_nanos();
+        self.samples.back().is_none_or(|(at, _)| apart(at))
+    }
+
     /// Takes a sample.
     pub(super) fn note(&mut self, now_ns: u64, flows: BTreeMap<u32, u64>) {
         let old = |at: &u64| u128::from(now_ns.saturating_sub(*at)) > MEMORY.as_nanos();
@@ -65,6 +73,7 @@ mod tests {
     #[test]
     fn what_began_within_the_window_is_told_from_what_ever_began() {
         let mut pace = Pace::default();
+        assert!(pace.is_due(0));
         let window = Duration::from_secs(120);
         assert_eq!(pace.recent(SECOND, counts(500), window).accuracy, Accuracy::AtMost);
         for minute in 0..40 {
@@ -73,6 +82,7 @@ mod tests {
         let recent = pace.recent(39 * 60 * SECOND, counts(1400), window);
         assert_eq!(recent, Recent { flows: counts(1400 - 1370), accuracy: Accuracy::About });
         assert!(pace.samples.len() <= 18, "{} samples are kept", pace.samples.len());
+        assert!(!pace.is_due((39 * 60 + 29) * SECOND) && pace.is_due((39 * 60 + 30) * SECOND));
         // Longer than is remembered: what is known.
         let long = pace.recent(39 * 60 * SECOND, counts(1400), Duration::from_secs(86_400));
         assert_eq!((long.flows, long.accuracy), (counts(1400 - 1230), Accuracy::About));

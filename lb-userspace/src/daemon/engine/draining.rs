@@ -29,6 +29,8 @@ impl Engine {
 
     /// Lets go of those that have left and whose time is over.
     pub fn expire(&mut self) -> Result<Vec<Leaver>, Error> {
+        // What ends within this second has ended: times are compared in seconds.
+        self.expired_to = Saved::now();
         if self.saved.drains.leaving.is_empty() {
             return Ok(Vec::new());
         }
@@ -57,7 +59,7 @@ impl Engine {
 
     /// How long until the next word of the operator or deadline ends.
     pub fn next_end(&self, now: u64) -> Option<std::time::Duration> {
-        let deadline = next_deadline(&self.deadlines(), now);
+        let deadline = next_deadline(&self.deadlines(), self.expired_to);
         let deadline = deadline.map(|end| std::time::Duration::from_secs(end.saturating_sub(now)));
         overrides::next_end(&self.saved.overrides, now).into_iter().chain(deadline).min()
     }

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Error, Prepared};
 use crate::daemon::blast::{Blast, Scene, blast};
-use crate::dataplane::DataPlane;
+use crate::dataplane::{DataPlane as _, monotonic_ns};
 use crate::reconcile::{Census, Step};
 
 impl Engine {
     /// Counts new flows, so that it is known later how many began of late.
     pub fn note_pace(&mut self) -> Result<(), Error> {
-        let (observed, counted) = (self.plane.glance()?, self.new_flows()?);
-        self.pace.note(observed.now_ns, counted);
+        let now_ns = monotonic_ns();
+        if self.pace.is_due(now_ns) {
+            let counted = self.new_flows()?;
+            self.pace.note(now_ns, counted);
+        }
         Ok(())
     }
 
@@ -23,7 +26,11 @@ impl Engine {
     /// What a config would do to the flows there are.
     pub(super) fn blast(&self, prepared: &Prepared) -> Result<Vec<Blast>, Error> {
         let observed = &prepared.observed;
-        let left = self.plane.flows()?.map(|flows| Census::of(observed, &flows));
+        // In a daemon the last sweep has counted: reading millions of flows would hold its loop.
+        let left = match self.census() {
+            Some(census) => Some(census.clone()),
+            None => self.plane.flows()?.map(|flows| Census::of(observed, &flows)),
+        };
         let written = prepared.plan.steps.iter().filter_map(|step| match step {
             Step::WriteSlots { start, .. } => Some(*start),
             _ => None,

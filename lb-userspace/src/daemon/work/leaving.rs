@@ -9,6 +9,7 @@ impl Daemon {
     pub(super) async fn end_drains(&mut self) {
         self.expire_overrides();
         let expired = self.engine.expire();
+        tracing::info!("the operator's words and drains whose time is over have ended");
         // Who drains longer than that is out, though nothing about its health has changed.
         self.unfollowed = true;
         self.let_go(expired).await;

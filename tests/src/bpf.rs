@@ -407,6 +407,20 @@ impl Bench {
         }
     }
 
+    /// The kernel's loads of backends whose live flows are counted, by id.
+    pub fn loads(&self) -> BTreeMap<u32, i64> {
+        let loads = self.plane.loads(&self.observed.counted());
+        loads.into_iter().map(|(id, load)| (id.get(), load)).collect()
+    }
+
+    /// Sets the load of the backend whose address ends like this, of a service whose backends are measured.
+    pub fn set_load(&mut self, last: u8, load: u64) {
+        let ours = |id: &BackendId| self.observed.backends[&id.get()].address[15] == last;
+        let loads = self.observed.measured().into_iter().filter(ours).map(|id| (id, load));
+        self.plane.set_loads(&loads.collect::<Vec<_>>());
+        self.refresh();
+    }
+
     /// Flows recorded in the kernel.
     pub fn kernel_flows(&self) -> Flows {
         let flows = self.plane.flows().expect("reading the tables").expect("nobody changes them meanwhile");

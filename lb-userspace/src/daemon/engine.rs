@@ -8,6 +8,7 @@ mod known;
 mod radius;
 mod settling;
 mod stage;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;

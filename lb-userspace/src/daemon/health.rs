@@ -36,6 +36,9 @@ const COMPLAINT_REST: Duration = Duration::from_secs(1);
 /// For so long it explains a failure.
 const COMPLAINT_MEMORY: Duration = Duration::from_secs(30);
 
+/// The last results of probes.
+type Results = BTreeMap<TaskId, Last>;
+
 /// Health checking, as the daemon has it.
 pub(super) struct Health {
     fleet: Fleet,
@@ -51,6 +54,8 @@ pub(super) struct Health {
     comparisons: mpsc::UnboundedReceiver<Comparison>,
     comparisons_to: mpsc::UnboundedSender<Comparison>,
     comparing: Arc<Semaphore>,
+    latencies: mpsc::UnboundedReceiver<Results>,
+    latencies_to: mpsc::UnboundedSender<Results>,
     complaints: Option<Complaints>,
     heed: Heed,
     complained: BTreeMap<IpAddr, (Instant, u8)>,
@@ -62,6 +67,7 @@ pub(super) enum Signal {
     Event(Event),
     Comparison(Comparison),
     Complaint(Complaint),
+    Latencies(Results),
     /// A summary of transitions is due, or a timer has run out.
     Time,
 }
@@ -79,6 +85,7 @@ impl Health {
         let in_flight = model.limits.probes.unwrap_or(IN_FLIGHT) as usize;
         let (events_to, events) = mpsc::unbounded_channel();
         let (comparisons_to, comparisons) = mpsc::unbounded_channel();
+        let (latencies_to, latencies) = mpsc::unbounded_channel();
         let unheard = |error: &std::io::Error| tracing::warn!(%error, "ICMP errors are not heard");
         Self {
             fleet: Fleet::default(),
@@ -91,6 +98,8 @@ impl Health {
             comparisons,
             comparisons_to,
             comparing: Arc::new(Semaphore::new(COMPARISONS)),
+            latencies,
+            latencies_to,
             complaints: Complaints::open().inspect_err(unheard).ok(),
             heed: Heed::default(),
             complained: BTreeMap::new(),
@@ -183,6 +192,7 @@ impl Health {
             Some(event) = self.events.recv() => Signal::Event(event),
             Some(comparison) = self.comparisons.recv() => Signal::Comparison(comparison),
             complaint = complaint => Signal::Complaint(complaint),
+            Some(results) = self.latencies.recv() => Signal::Latencies(results),
             () = time => Signal::Time,
         }
     }
@@ -193,6 +203,7 @@ impl Health {
             Signal::Event(event) => self.event(event, ways),
             Signal::Comparison(comparison) => self.compare(&comparison, ways),
             Signal::Complaint(complaint) => self.complaint(complaint),
+            Signal::Latencies(results) => self.fleet.latencies(&results),
             Signal::Time => {}
         }
         while let Ok(event) = self.events.try_recv() {
@@ -318,6 +329,21 @@ impl Health {
             last.extend(report.await.unwrap_or_default());
         }
         self.fleet.view(&last, Instant::now())
+    }
+
+    /// Has the threads say how long probes take, beside everything else, if any service goes by that.
+    pub(super) fn ask_latencies(&self) {
+        if !self.fleet.wants_latencies() {
+            return;
+        }
+        let (reports, to) = (self.reports(), self.latencies_to.clone());
+        tokio::spawn(async move {
+            let mut results = Results::new();
+            for report in reports {
+                results.extend(report.await.unwrap_or_default());
+            }
+            let _daemon_ends = to.send(results);
+        });
     }
 
     fn reports(&self) -> Vec<oneshot::Receiver<BTreeMap<TaskId, Last>>> {

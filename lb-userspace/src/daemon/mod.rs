@@ -3,6 +3,7 @@
 
 mod announce;
 mod assemble;
+mod bandwidth;
 mod blast;
 mod check;
 mod engine;

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::interval;
 
+use super::bandwidth::Bandwidth;
 use super::follow::FileWatch;
 use super::socket;
 use super::work::Daemon;
@@ -17,6 +18,8 @@ use super::{Candidate, Error, Instance, Saved};
 
 /// How often the config file and the programs' logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often loads and latencies are measured.
+const SECOND: Duration = Duration::from_secs(1);
 /// How often it is tried whether what could not be done can be done now, and what has grown old is forgotten.
 const CHORES: Duration = Duration::from_secs(60);
 
@@ -44,7 +47,8 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
     daemon.note(fallback)?;
     let (requests_to, mut requests) = mpsc::unbounded_channel();
     socket::serve(socket::listen(&instance.socket)?, requests_to, daemon.events_for_clients());
-    let (mut look, mut chores) = (interval(LOOK), interval(CHORES));
+    let (mut look, mut second, mut chores) = (interval(LOOK), interval(SECOND), interval(CHORES));
+    let mut bandwidth = Bandwidth::default();
     tracing::info!(pid = std::process::id(), "running");
     loop {
         tokio::select! {
@@ -59,6 +63,7 @@ pub async fn run(instance: &Instance, options: &Options) -> Result<(), Error> {
                     daemon.reload(options);
                 }
             }
+            _ = second.tick() => daemon.weigh(&mut bandwidth),
             _ = chores.tick() => daemon.chores().await,
             Some(asked) = requests.recv() => daemon.answer(asked).await,
             wake = daemon.next() => daemon.handle(wake).await,

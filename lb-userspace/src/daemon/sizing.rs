@@ -2,7 +2,7 @@
 //! asking the machine for its CPUs.
 
 use crate::dataplane::{PORT_CAPACITY, possible_cpus};
-use crate::model::{Limits, Model, Protocol, Service};
+use crate::model::{Limits, Model, Protocol, Service, schedule};
 use crate::nic::Topology;
 use crate::reconcile::{FlowSizes, Size, key_count};
 
@@ -175,7 +175,18 @@ fn flows(established: u32) -> FlowSizes {
 
 /// Ring slots that the model's services take.
 fn slots(model: &Model) -> u32 {
-    model.services.iter().map(Service::new_ring_size).fold(0, u32::saturating_add)
+    let slots = |service: &Service| service.new_ring_size().saturating_add(schedules(service));
+    model.services.iter().map(slots).fold(0, u32::saturating_add)
+}
+
+/// What a service's schedules take at most: the one in force and the one that takes its place.
+fn schedules(service: &Service) -> u32 {
+    let backends = u32::try_from(service.backends.len()).unwrap_or(u32::MAX);
+    if service.flows.algorithm.needs_state() {
+        schedule::LONGEST.saturating_add(backends).saturating_mul(2)
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod clients;
 mod leaving;
 mod settings;
 mod settling;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

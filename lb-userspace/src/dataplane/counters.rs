@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::PerCpuArray;
-use lb_common::abi::{BackendCounters, REASON_SLOTS, Reason, names::*};
+use lb_common::abi::{BackendCounters, BackendId, REASON_SLOTS, Reason, names::*};
 
 use super::Error;
 use super::maps::Maps;
@@ -94,6 +94,15 @@ pub(super) fn per_cpu(maps: &Maps, backends: impl Iterator<Item = u32>) -> Resul
         values.iter().enumerate().for_each(|(cpu, packets)| add(cpu, *packets));
     }
     Ok(cpus)
+}
+
+/// Bytes that backends have been sent.
+pub(super) fn bytes(maps: &Maps, backends: &[BackendId]) -> Result<BTreeMap<BackendId, u64>, Error> {
+    let bytes = |id: &BackendId| {
+        let values = maps.backend_counters.get(&id.get(), 0).map_err(Error::map(BACKEND_COUNTERS))?;
+        Ok((*id, values.iter().map(|cpu| cpu.bytes).sum()))
+    };
+    backends.iter().map(bytes).collect()
 }
 
 pub(super) fn sum<T: std::borrow::Borrow<aya::maps::MapData>>(

@@ -62,6 +62,11 @@ impl KernelPlane {
         self.snapshot(Depth::Shallow)
     }
 
+    /// Bytes that backends have been sent.
+    pub fn bytes(&self, backends: &[BackendId]) -> Result<BTreeMap<BackendId, u64>, Error> {
+        counters::bytes(&self.maps, backends)
+    }
+
     /// How full the flow tables are, dead flows among them; more or less where they change while they are counted.
     pub fn flow_use(&self) -> Result<Vec<FlowUse>, Error> {
         self.maps.flows.used()

@@ -77,16 +77,6 @@ impl MemoryPlane {
         }
     }
 
-    /// Takes over what the engine has written into its tables, as a shared map would have it.
-    pub fn absorb(&mut self, tables: &HostTables) {
-        self.loads = tables.loads.borrow().clone();
-        let flows = tables.flows.borrow();
-        self.flows = flows
-            .iter()
-            .map(|((table, key), entry)| Flow { table: *table, key: *key, entry: *entry })
-            .collect();
-    }
-
     /// Sets the clock.
     pub fn set_clock(&mut self, now_ns: u64) {
         self.state.now_ns = now_ns;

@@ -1,7 +1,7 @@
 //! All backends of all services: which probes speak for which of them, what becomes of the results, and what has
 //! changed. Pure: probes are made elsewhere, and time is handed in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,9 +11,11 @@ use super::decide::{Alarm, Floor, Input, decide};
 use super::job::{Asked, Job, SLACK, asked, said, window_of};
 use super::member::{Agent, Member, Override, State, Use};
 use super::probe::AgentReport;
-use super::task::{Question, Target, Task, TaskId};
+use super::response::Response;
+use super::slow_start::SlowStart;
+use super::task::{Last, Question, Target, Task, TaskId};
 use super::tell::Transition;
-use crate::model::{Backend, FailurePolicy, HealthPolicy, Model, Service, ServiceId};
+use crate::model::{Algorithm, Backend, FailurePolicy, HealthPolicy, Model, Service, ServiceId};
 
 /// Names a backend of a service.
 pub type Place = (ServiceId, IpAddr);
@@ -40,6 +42,9 @@ pub(super) struct Watched {
     window: Duration,
     pub(super) floor: Floor<IpAddr>,
     pub(super) alarm: Option<Alarm>,
+    slow_start: Duration,
+    /// Where shares follow latencies.
+    response: Option<Response>,
     pub(super) members: BTreeMap<IpAddr, Watch>,
 }
 
@@ -57,6 +62,7 @@ pub(super) struct Watch {
     told: State,
     pub(super) gets: Use,
     founding: bool,
+    slow: SlowStart,
     /// It has been up.
     proven: bool,
 }
@@ -98,19 +104,27 @@ impl Fleet {
         now: Instant,
     ) -> Watched {
         let founding = old.is_none();
-        let (floor, alarm, mut before) =
-            old.map_or_else(Default::default, |old| (old.floor, old.alarm, old.members));
+        let (floor, alarm, response, mut before) =
+            old.map_or_else(Default::default, |old| (old.floor, old.alarm, old.response, old.members));
         let mut window = SLACK;
         let mut members = BTreeMap::new();
         for backend in &service.backends {
             window = backend.checks.iter().map(window_of).fold(window, Duration::max);
             let place = (service.id, backend.address);
             let old = before.remove(&backend.address);
+            let slow = old.as_ref().map(|old| old.slow);
+            let slow = slow.unwrap_or(if founding { SlowStart::warm() } else { SlowStart::cold() });
             let watch = self.watch_one(service, backend, old, &|| initial(place), now);
-            members.insert(backend.address, Watch { founding: watch.founding || founding, ..watch });
+            members.insert(backend.address, Watch { founding: watch.founding || founding, slow, ..watch });
+        }
+        let follows = service.flows.algorithm == Algorithm::LeastResponseTime;
+        let mut response: Option<Response> = follows.then(|| response.unwrap_or_default());
+        if let Some(response) = &mut response {
+            response.keep(service.flows.idle.established, |address| members.contains_key(&address));
         }
         let (name, pool) = (service.name.clone(), service.pool.clone());
-        Watched { name, pool, failure: service.failure, window, floor, alarm, members }
+        let slow_start = service.drain.slow_start;
+        Watched { name, pool, failure: service.failure, window, floor, alarm, slow_start, response, members }
     }
 
     fn watch_one(
@@ -156,6 +170,7 @@ impl Fleet {
                     told,
                     gets,
                     founding: false,
+                    slow: SlowStart::warm(),
                     proven: told.is_up(),
                 }
             }
@@ -293,8 +308,31 @@ impl Fleet {
 
     /// When something changes by itself.
     pub fn next_timer(&self) -> Option<Instant> {
-        let members = self.services.values().flat_map(|service| service.members.values());
-        members.filter_map(|watch| watch.member.next_timer()).min()
+        let members = self.services.values().flat_map(|service| {
+            let time = service.slow_start;
+            let timers = move |w: &Watch| w.member.next_timer().into_iter().chain(w.slow.next_step(time));
+            service.members.values().flat_map(timers)
+        });
+        members.min()
+    }
+
+    /// Whether anybody wants to know how long probes take.
+    pub fn wants_latencies(&self) -> bool {
+        self.services.values().any(|service| service.response.is_some())
+    }
+
+    /// Takes the probes' last results. Of several checks of a backend the slowest counts.
+    pub fn latencies(&mut self, last: &BTreeMap<TaskId, Last>) {
+        for service in self.services.values_mut() {
+            let Some(response) = &mut service.response else { continue };
+            for (address, watch) in &service.members {
+                let results = watch.checks.iter().filter_map(|id| last.get(id));
+                let good = results.filter(|last| last.failure.is_none());
+                if let Some(slowest) = good.max_by_key(|last| last.latency) {
+                    response.sample(*address, slowest.latency, slowest.at);
+                }
+            }
+        }
     }
 
     /// What every backend gets now, and what has changed since the last call.
@@ -311,7 +349,17 @@ impl Fleet {
                 service.alarm = decision.alarm;
                 decided.alarms.push((service.name.clone(), decision.alarm));
             }
+            let serving = service.members.keys().zip(&decision.uses).filter(|(_, gets)| gets.serves());
+            let serving: BTreeSet<IpAddr> = serving.map(|(address, _)| *address).collect();
+            if let Some(response) = &mut service.response {
+                response.step(now, |address| serving.contains(&address));
+            }
             for ((address, watch), gets) in service.members.iter_mut().zip(decision.uses) {
+                let slow = watch.slow.percent(service.slow_start, gets.serves(), now);
+                // A trial is a start already, which goes before.
+                let slow = if watch.member.state() == State::Trial { 100 } else { slow };
+                let response = service.response.as_ref().map_or(100, |response| response.percent(*address));
+                let gets = gets.scaled(slow).scaled(response);
                 watch.gets = gets;
                 decided.uses.insert((*id, *address), gets);
                 let (from, to) = (watch.told, watch.member.state());

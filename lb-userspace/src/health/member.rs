@@ -103,6 +103,18 @@ impl Use {
     pub fn serves(self) -> bool {
         matches!(self, Self::Serving { .. } | Self::LastKnown)
     }
+
+    /// With this share of what it would get, in percent, but not without any.
+    #[must_use]
+    pub fn scaled(self, by: u32) -> Self {
+        match self {
+            Self::Serving { percent } => {
+                let percent = (u64::from(percent) * u64::from(by) + 50) / 100;
+                Self::Serving { percent: u32::try_from(percent.max(1)).unwrap_or(u32::MAX) }
+            }
+            Self::LastKnown | Self::Draining | Self::Out => self,
+        }
+    }
 }
 
 /// What all checks mean together.

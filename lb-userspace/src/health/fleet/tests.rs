@@ -5,6 +5,8 @@ use crate::config;
 use crate::health::member::Override;
 use crate::model::{Protocol, ServiceId};
 
+mod pace;
+
 const SHARED: &str = "version: 1
 services:
   - {name: web, address: 198.51.100.1, protocol: tcp, port: 80, pool: p}

@@ -23,8 +23,12 @@ fn histories(usual: u32) -> u32 {
 /// of which most do not matter.
 fn hold(setup: impl Strategy<Value = Setup>) {
     let history = prop::collection::vec(any::<u64>().prop_map(Action::random), 1..600);
-    let config =
-        Config { cases: histories(1500), failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+    let config = Config {
+        cases: histories(1500),
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..Config::default()
+    };
     let holds = |(setup, history): (Setup, Vec<Action>)| {
         if World::run(&setup, &history).wrong.is_empty() {
             return Ok(());

@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         row("(c) lb", &Setup::default(), &options, (costs.settled, costs.unsettled)),
     ];
     let Options { histories, seconds, .. } = options;
-    println!("{histories} histories of {seconds} s; broken flows, of those that began");
+    println!("{histories} histories of {seconds} s; flows that broke while their backend was up");
     report::table(&rows);
     println!("{:.0} s", started.elapsed().as_secs_f64());
     match &options.json {

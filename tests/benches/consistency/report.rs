@@ -74,8 +74,9 @@ pub fn table(rows: &[Row]) {
             format!("{} / {}", told(row.settled_ns), told(row.changing_ns)),
         );
     }
-    let flows = rows.first().map_or(0, |row| row.calm.flows);
-    println!("{flows} flows; entries in calm / in floods; 100k flows, nothing changing / changing");
+    // Whoever loses a connection begins another: the last row has the fewest.
+    let flows = rows.last().map_or(0, |row| row.calm.flows);
+    println!("of {flows} flows; entries in calm / in floods; 100k flows, nothing changing / changing");
 }
 
 fn told(ns: Option<f64>) -> String {

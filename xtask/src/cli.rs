@@ -24,6 +24,8 @@ Tasks:
   bench [FILTER…]   run the benchmarks (root)
   bench packet [ARGUMENTS…]
                     time per packet through the real balancer (root); `-- --help` tells the arguments
+  bench consistency [ARGUMENTS…]
+                    which connections break, compared with other designs (root); likewise
 
 All tasks but tidy do first what they need of setup.
 
@@ -47,6 +49,7 @@ pub enum Task {
     Tidy,
     Bench { filters: Vec<String> },
     BenchPacket { arguments: Vec<String> },
+    BenchConsistency { arguments: Vec<String> },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -88,6 +91,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task, String
         ("tidy", []) => Task::Tidy,
         ("bench", ["packet", "--", arguments @ ..] | ["packet", arguments @ ..]) => {
             Task::BenchPacket { arguments: arguments.iter().map(|word| (*word).to_owned()).collect() }
+        }
+        ("bench", ["consistency", "--", arguments @ ..] | ["consistency", arguments @ ..]) => {
+            Task::BenchConsistency { arguments: arguments.iter().map(|word| (*word).to_owned()).collect() }
         }
         ("bench", words) => Task::Bench { filters: filters(words)? },
         ("help" | "setup" | "build" | "demo" | "fmt" | "clippy" | "tidy", words) => {
@@ -152,6 +158,8 @@ mod tests {
         assert_eq!(read("test a b"), Ok(Task::Test { filters: vec!["a".into(), "b".into()] }));
         assert_eq!(read("test --help"), Ok(Task::Help));
         assert_eq!(read("bench packet"), Ok(Task::BenchPacket { arguments: Vec::new() }));
+        let arguments = vec!["--json".into(), "f".into()];
+        assert_eq!(read("bench consistency --json f"), Ok(Task::BenchConsistency { arguments }));
         assert_eq!(read("bench datapath"), Ok(Task::Bench { filters: vec!["datapath".into()] }));
         let arguments = vec!["--quick".into(), "--help".into()];
         assert_eq!(read("bench packet -- --quick --help"), Ok(Task::BenchPacket { arguments }));

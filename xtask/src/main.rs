@@ -64,6 +64,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Tidy => checks::tidy(&workspace)?,
         Task::BenchPacket { arguments } => tests_run::bench_packet(&workspace, &arguments)?,
+        Task::BenchConsistency { arguments } => tests_run::bench_consistency(&workspace, &arguments)?,
         Task::Bench { filters } => tests_run::bench(&workspace, &filters)?,
     }
     Ok(())

@@ -72,6 +72,23 @@ pub fn bench_packet(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     run::stream(bench.args(arguments).env("LB_BENCH_DIR", here))
 }
 
+/// What a packet costs is measured first, by the other benchmark, unless the arguments name its figures.
+pub fn bench_consistency(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    setup::for_running(workspace)?;
+    let here = std::env::current_dir().context("the current directory")?;
+    let file = workspace.target_dir()?.join("consistency-packet.json");
+    let bench =
+        |name: &str| workspace.cargo(&["bench", "--quiet", "--package", "lb-tests", "--bench", name, "--"]);
+    let mut consistency = bench("consistency");
+    let asks_for_none = |word: &String| ["--packet", "--help", "-h"].contains(&word.as_str());
+    if !arguments.iter().any(asks_for_none) {
+        // The rows whose names contain this, and few besides.
+        run::stream(bench("packet").args(["--rounds", "11", "--json"]).arg(&file).arg("100k "))?;
+        consistency.arg("--packet").arg(&file);
+    }
+    run::stream(consistency.args(arguments).env("LB_BENCH_DIR", here))
+}
+
 fn step(name: &str, act: impl FnOnce() -> Result<()>) -> bool {
     println!("== {name}");
     let started = Instant::now();

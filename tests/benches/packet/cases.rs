@@ -6,6 +6,7 @@ use lb_tests::bpf::Action;
 use lb_tests::frames::{Body, Build};
 use lb_tests::packets::{Flow, Packet, Segment};
 use lb_tests::scene::{INBOUND, L2, STRANGER};
+use lb_userspace::model::Tracking;
 
 use crate::stage::{self, FIRST_SERVICE, SERVER_ID, SERVICE_V6, Scene, TCP, UDP};
 
@@ -43,6 +44,7 @@ const MANY: Scene = Scene { services: 10_000, ring: Some(101), ..Scene::ORDINARY
 const HUNDRED: Scene = Scene { services: 100, ..Scene::ORDINARY };
 const THOUSAND_BACKENDS: Scene = Scene { backends: 1000, ring: None, ..Scene::ORDINARY };
 const UNSETTLED: Scene = Scene { settled: false, ..Scene::ORDINARY };
+const TRACKED: Scene = Scene { tracking: Tracking::Always, ..Scene::ORDINARY };
 
 /// All rows, in the table's order.
 pub const CASES: &[Case] = &[
@@ -83,6 +85,7 @@ pub const CASES: &[Case] = &[
     },
     Case { name: "tcp, unsettled slot, 1 recorded flow", scene: UNSETTLED, ..ONE },
     Case { name: "tcp, unsettled slots, 100k recorded flows", scene: UNSETTLED, flows: 100_000, ..ONE },
+    Case { name: "tcp, all flows tracked, 100k flows", scene: TRACKED, flows: 100_000, ..ONE },
     Case {
         name: "tcp syn, unsettled slots, 1M flows",
         scene: UNSETTLED,

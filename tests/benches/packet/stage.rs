@@ -7,7 +7,9 @@ use lb_common::abi::{Protocol, VipEntry};
 use lb_tests::bpf::Bench;
 use lb_tests::scene::{FROM_NODE, L2, backend, desired, service};
 use lb_userspace::dataplane::Stopwatch;
-use lb_userspace::model::{Admission, Encap, GueVariant, Prefix, Quic, Rate, RateLimits, ServerIdFormat};
+use lb_userspace::model::{
+    Admission, Encap, GueVariant, Prefix, Quic, Rate, RateLimits, ServerIdFormat, Tracking,
+};
 use lb_userspace::reconcile::{Desired, DesiredBackend, DesiredService, DesiredTunnel, FlowSizes, Size};
 
 /// The first service's address; the others follow it (RFC 2544 section C.2.2: for benchmarks).
@@ -49,6 +51,8 @@ pub struct Scene {
     pub ring: Option<u32>,
     /// Whether flow tables are left alone.
     pub settled: bool,
+    /// Which flows the services record.
+    pub tracking: Tracking,
     /// Whether there is also a service for every other way that a packet can go.
     pub every_way: bool,
 }
@@ -59,8 +63,14 @@ const LARGE: FlowSizes = FlowSizes { half_open: 262_144, established: 262_144, o
 
 impl Scene {
     /// One service, ten backends.
-    pub const ORDINARY: Self =
-        Self { services: 1, backends: 10, ring: Some(4093), settled: true, every_way: false };
+    pub const ORDINARY: Self = Self {
+        services: 1,
+        backends: 10,
+        ring: Some(4093),
+        settled: true,
+        tracking: Tracking::Auto,
+        every_way: false,
+    };
     /// With a service for every way that a packet can go.
     pub const EVERY_WAY: Self = Self { every_way: true, ..Self::ORDINARY };
 
@@ -73,7 +83,7 @@ impl Scene {
             ring_slots: (self.services + 2 + WAYS) * ring.max(4096),
             backends: (self.services + 2 + WAYS) * self.backends,
             ports: 8,
-            tcp_flows: if self.settled { SMALL } else { LARGE },
+            tcp_flows: if self.settled && self.tracking == Tracking::Auto { SMALL } else { LARGE },
             udp_flows: SMALL,
             affinity: 1,
         }
@@ -92,6 +102,7 @@ impl Scene {
         let first = |protocol, port, backends: &[DesiredBackend]| {
             let mut one =
                 DesiredService { ring_size: self.ring, ..service(protocol, port, backends.to_vec()) };
+            one.flows.tracking = self.tracking;
             one.id.address = FIRST_SERVICE.into();
             one
         };

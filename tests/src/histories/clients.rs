@@ -95,6 +95,7 @@ impl World {
         // It goes on where it is, or as another flow.
         match receiver.filter(|number| self.members.get(number).is_some_and(|m| !m.failed)) {
             Some(receiver) => {
+                self.outcome.flows += u64::from(receiver != backend);
                 let now = self.now;
                 let client = &mut self.clients[n];
                 (client.backend, client.spoke_at) = (receiver, now);

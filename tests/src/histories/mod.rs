@@ -14,6 +14,7 @@ mod control;
 mod lru;
 mod packet;
 mod plane;
+mod remember;
 mod shorten;
 mod words;
 mod world;
@@ -56,6 +57,16 @@ impl Rule {
     ];
 }
 
+/// Who chooses backends.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Chooser {
+    /// The packet engine.
+    #[default]
+    Engine,
+    /// A ring and one table, as large as the engine's three, of all flows.
+    Remembering,
+}
+
 /// Where histories take place.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -75,6 +86,8 @@ pub struct Setup {
     pub algorithm: Algorithm,
     /// Which flows are recorded at the beginning.
     pub tracking: Tracking,
+    /// Who chooses backends.
+    pub chooser: Chooser,
     /// The rule that is broken.
     pub broken: Option<Rule>,
 }
@@ -90,6 +103,7 @@ impl Default for Setup {
             hellos: 0,
             algorithm: Algorithm::Maglev,
             tracking: Tracking::Auto,
+            chooser: Chooser::Engine,
             broken: None,
         }
     }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{BackendId, Reason, SlotState};
+use lb_common::abi::{BackendId, FlowTable, Reason, SlotState};
 use lb_userspace::model::{Algorithm, Tracking};
 
 use super::clients::Client;
 use super::control::{Daemon, Member, size};
 use super::packet::{From, Speech, Word, frame, key, stranger};
 use super::plane::Plane;
-use super::{Action, Rng, Rule, Setup};
+use super::remember::Remembering;
+use super::{Action, Chooser, Rng, Rule, Setup};
 
 /// What came of a history.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,8 @@ const TOLD: usize = 5;
 pub struct World {
     pub(super) setup: Setup,
     pub(super) plane: Plane,
+    /// What chooses in the engine's place.
+    remembering: Option<Remembering>,
     pub(super) daemon: Option<Daemon>,
     /// When the next daemon comes.
     pub(super) back_at: u64,
@@ -65,6 +68,8 @@ impl World {
     pub fn new(setup: &Setup) -> Self {
         let mut world = Self {
             plane: Plane::new(size(setup), setup.capacity, setup.broken),
+            remembering: (setup.chooser == Chooser::Remembering)
+                .then(|| Remembering::new(setup.capacity * FlowTable::ALL.len())),
             setup: setup.clone(),
             daemon: Some(Daemon::default()),
             back_at: 0,
@@ -133,7 +138,8 @@ impl World {
         self.talk();
         self.check("a second");
         self.unsettled_share += self.plane.unsettled_share();
-        self.outcome.most_entries = self.outcome.most_entries.max(self.plane.tables.len());
+        let entries = self.remembering.as_ref().map_or(self.plane.tables.len(), Remembering::entries);
+        self.outcome.most_entries = self.outcome.most_entries.max(entries);
     }
 
     /// What comes from nobody's clients.
@@ -143,7 +149,7 @@ impl World {
             for n in 0..count {
                 let speech = self.setup.services[n as usize % self.setup.services.len()];
                 let from = stranger(&mut self.rng);
-                self.plane.send(&frame(speech, from, word));
+                self.deliver(speech, from, word);
             }
         }
     }
@@ -153,7 +159,14 @@ impl World {
         if word == Word::Hello && self.setup.broken == Some(Rule::HelloKeeps) {
             self.plane.tables.forget(&key(speech, from));
         }
-        self.plane.send(&frame(speech, from, word))
+        self.deliver(speech, from, word)
+    }
+
+    fn deliver(&mut self, speech: Speech, from: From, word: Word) -> Option<u8> {
+        match &mut self.remembering {
+            Some(remembering) => remembering.choose(&self.plane, speech, from),
+            None => self.plane.send(&frame(speech, from, word)),
+        }
     }
 
     /// Notes what is wrong.
@@ -165,6 +178,9 @@ impl World {
 
     /// The invariant, for every live flow.
     pub(super) fn check(&mut self, after: &str) {
+        if self.setup.tracking == Tracking::Never {
+            return;
+        }
         let faults: Vec<String> = self.clients.iter().filter_map(|client| self.fault(client)).collect();
         for fault in faults {
             self.wrong(format!("{fault} (after {after})"));

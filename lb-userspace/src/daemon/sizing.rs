@@ -2,7 +2,7 @@
 //! asking the machine for its CPUs.
 
 use crate::dataplane::{PORT_CAPACITY, possible_cpus};
-use crate::model::{Limits, Model, Protocol, Service};
+use crate::model::{Limits, Model, Protocol, Service, schedule};
 use crate::nic::Topology;
 use crate::reconcile::{FlowSizes, Size, key_count};
 
@@ -173,9 +173,18 @@ fn flows(established: u32) -> FlowSizes {
     FlowSizes { half_open: (established / 2).max(1), established, old: established }
 }
 
-/// Ring slots that the model's services take.
+/// Slots of the pool that the model's services take: their rings, and schedules where new flows go by one. A schedule
+/// that changes is made beside the one before.
 fn slots(model: &Model) -> u32 {
-    model.services.iter().map(Service::new_ring_size).fold(0, u32::saturating_add)
+    let schedule = |service: &Service| {
+        let backends = u32::try_from(service.backends.len()).unwrap_or(u32::MAX);
+        match service.flows.algorithm.needs_state() {
+            true => schedule::LONGEST.saturating_add(backends).saturating_mul(2),
+            false => 0,
+        }
+    };
+    let of = |service: &Service| service.new_ring_size().saturating_add(schedule(service));
+    model.services.iter().map(of).fold(0, u32::saturating_add)
 }
 
 #[cfg(test)]
@@ -233,6 +242,7 @@ mod tests {
         assert_eq!(established(&service("tcp", "")), [20 << 10, 8 << 10]);
         assert_eq!(established(&service("tcp", ", tracking: always")), [160 << 10, 8 << 10]);
         let sctp = service("sctp", ", algorithm: round-robin");
+        assert_eq!(slots(&sctp), slots(&service("sctp", "")) + 2 * (schedule::LONGEST + 1));
         assert_eq!(established(&sctp), [20 << 10, 64 << 10]);
         assert_eq!(
             established(&Model { limits: Limits { udp_flows: Some(9), ..sctp.limits }, ..sctp }),

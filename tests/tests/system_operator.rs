@@ -76,6 +76,7 @@ fn the_last_backend_is_taken_away_only_by_force() -> anyhow::Result<()> {
     let rig = Rig::new(2, 1)?;
     rig.watch(&Watched::new("{type: tcp, interval: 500ms}", 2))?;
     word(&rig, &["drain", "b1"], 0)?;
+    rig.wait_backend(1, "without slots", |b| b["slots"] == 0)?;
     word(&rig, &["drain", "b2"], 2)?.says(&["LB041", "web would have no backend", "--force"])?;
     word(&rig, &["disable", "b2"], 2)?.says(&["LB041"])?;
     word(&rig, &["drain", "b9"], 2)?.says(&["LB042", "web/203.0.113.21"])?;

@@ -173,7 +173,8 @@ fn flows(established: u32) -> FlowSizes {
     FlowSizes { half_open: (established / 2).max(1), established, old: established }
 }
 
-/// Ring slots that the model's services take.
+/// Slots of the pool that the model's services take: their rings, and schedules where new flows go by one. A schedule
+/// that changes is made beside the one before.
 fn slots(model: &Model) -> u32 {
     let slots = |service: &Service| service.new_ring_size().saturating_add(schedules(service));
     model.services.iter().map(slots).fold(0, u32::saturating_add)
@@ -244,6 +245,7 @@ mod tests {
         assert_eq!(established(&service("tcp", "")), [20 << 10, 8 << 10]);
         assert_eq!(established(&service("tcp", ", tracking: always")), [160 << 10, 8 << 10]);
         let sctp = service("sctp", ", algorithm: round-robin");
+        assert_eq!(slots(&sctp), slots(&service("sctp", "")) + 2 * (schedule::LONGEST + 1));
         assert_eq!(established(&sctp), [20 << 10, 64 << 10]);
         assert_eq!(
             established(&Model { limits: Limits { udp_flows: Some(9), ..sctp.limits }, ..sctp }),

@@ -144,7 +144,8 @@ fn everything_was_met(bench: &Bench) {
         [EchoLimited, FlowNotRecorded, NoEgress, NoHeadroom, NoStage, ProbeReply, ProbeSent, StrayProbe];
     let counts = bench.kernel_counts();
     let met = |reason: &Reason| {
-        let of_service = format!(" drop {}", reason.name());
+        let kind = if reason.is_note() { "note" } else { "drop" };
+        let of_service = format!(" {kind} {}", reason.name());
         counts.keys().any(|name| name == reason.name() || name.ends_with(&of_service))
     };
     let missed: Vec<&str> =

@@ -152,6 +152,7 @@ fn most_of_a_pool_leaves_at_once_only_by_force() -> anyhow::Result<()> {
     ensure!(rig.generation()? == generation, "a refused config changed the generation");
     apply(&["--force"])?.expect(0)?;
     rig.wait_newer(generation)?;
+    rig.wait_backend(2, "has all slots", |b| b["slots"] == 4093)?;
     let answer = rig.answer(VIP_L2)?;
     ensure!(answer == "b2", "{answer} answered, which has left");
     rig.lb(["status"])?.expect(0).map(drop)

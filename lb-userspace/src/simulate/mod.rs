@@ -3,6 +3,7 @@
 //! The decisions are the engine's; nothing here repeats one.
 
 pub mod capture_file;
+mod flow_words;
 pub mod language;
 mod overlay;
 mod report;

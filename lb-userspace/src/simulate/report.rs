@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use lb_common::abi::{
-    AclVerdict, BackendEntry, BackendId, BackendState, Egress, FlowTable, Method, NextHop, Reason,
-    ServiceEntry, Slot, SlotState, Tag, unmapped,
+    AclVerdict, BackendEntry, BackendId, BackendState, Egress, Method, NextHop, Reason, ServiceEntry, Slot,
+    SlotState, Tag, unmapped,
 };
 use lb_common::datapath::Verdict;
 use serde::Serialize;
 
+use super::flow_words::flow_words;
 use super::language::{Link, Mac, describe_on, ip_bytes};
 use super::trace::{Found, Noted};
 
@@ -269,7 +270,7 @@ fn slot_state(slot: Slot) -> &'static str {
 }
 
 /// A backend by its address.
-fn whose(names: &Names, id: u32) -> String {
+pub(super) fn whose(names: &Names, id: u32) -> String {
     names.addresses.get(&id).map_or_else(|| format!("backend id {id}"), IpAddr::to_string)
 }
 
@@ -306,44 +307,6 @@ fn admission(noted: &Noted) -> Vec<String> {
             )
         );
         lines.push(format!("rate limits: {}", if over { "exceeded" } else { "kept" }));
-    }
-    lines
-}
-
-fn flow_words(noted: &Noted, names: &Names) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(named) = noted.named {
-        lines.push(format!("flow: its connection ID names {}", whose(names, named.get())));
-    }
-    match noted.flow {
-        Some(Some((table, flow))) => {
-            let kind = match table {
-                FlowTable::HalfOpen => "half open",
-                FlowTable::Established => "established",
-                FlowTable::Old => "older than a change",
-            };
-            let closing = if flow.is_closing() { ", closing" } else { "" };
-            lines.push(format!("flow: recorded ({kind}{closing}), at {}", whose(names, flow.backend)));
-        }
-        Some(None) if noted.remark == Some(Reason::FlowAtRisk) => {
-            lines.push("flow: not known, and the slot is about to settle (flow_at_risk)".to_owned());
-        }
-        Some(None) if noted.recorded => lines.push("flow: was not known, and is recorded now".to_owned()),
-        Some(None) => lines.push("flow: not known".to_owned()),
-        None => {}
-    }
-    if let Some((_, _, true)) = noted.forwarded {
-        lines.push("flow: begins with this packet".to_owned());
-    }
-    match noted.fragment {
-        Some(Some(record)) => {
-            lines.push(format!("fragment: the first one went to {}", whose(names, record.backend)))
-        }
-        Some(None) => lines.push("fragment: no first one has been seen".to_owned()),
-        None if noted.first_fragment => {
-            lines.push("fragment: the first one, recorded for the others".to_owned())
-        }
-        None => {}
     }
     lines
 }

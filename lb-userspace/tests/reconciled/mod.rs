@@ -229,7 +229,7 @@ impl World {
         let ours = |(_, b): &(&u32, &lb_common::abi::BackendEntry)| {
             (b.service, b.address) == (service, mapped([198, 51, 100, n]))
         };
-        state.backends.iter().filter(ours).map(|(id, _)| *id).last().unwrap()
+        state.backends.iter().filter(ours).map(|(id, _)| *id).next_back().unwrap()
     }
 
     pub fn retired(&self) -> Vec<u32> {

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_tests::system::{Chance, Crowd, IDLE, Kernel, Many, Wish, binary, rebuilt};
+use lb_tests::system::{Chance, Crowd, Kernel, Many, Wish, binary, rebuilt};
 use nix::sys::signal::Signal;
 
 const KILLS: u32 = 10;
@@ -35,7 +35,7 @@ fn nothing_breaks_while_the_daemon_is_killed_at_random() -> anyhow::Result<()> {
         }
         crowd.load.check()?;
     }
-    crowd.wait_settled(4 * IDLE)?;
+    crowd.wait_settled()?;
     crowd.finish().map(drop)
 }
 
@@ -64,7 +64,7 @@ fn nothing_breaks_while_the_program_is_upgraded_and_downgraded() -> anyhow::Resu
         crowd.load.check()?;
     }
     println!("TCP segments sent again meanwhile: {}", crowd.retransmitted()? - sent_again);
-    crowd.wait_settled(4 * IDLE)?;
+    crowd.wait_settled()?;
     crowd.finish().map(drop)
 }
 
@@ -152,6 +152,6 @@ fn nothing_breaks_in_half_an_hour_of_changes_of_all_kinds() -> anyhow::Result<()
         crowd.recover(number)?;
     }
     ensure!(crowd.rig.status()?["last_error"].is_null(), "a change was refused: {:#}", crowd.rig.status()?);
-    crowd.wait_settled(5 * IDLE)?;
+    crowd.wait_settled()?;
     crowd.finish().map(drop)
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use lb_tests::system::{Crowd, IDLE, Many, Spoof, Wish};
+use lb_tests::system::{Crowd, Many, Spoof, Wish};
 
 /// Segments of each flood from strangers.
 const STRANGERS: u32 = 60_000;
@@ -22,7 +22,7 @@ fn disturb(crowd: &Crowd, what: Spoof, count: u32, weights: &[(u8, u16)]) -> any
     let took = crowd.rig.flood(what, count)?;
     let over = Instant::now();
     let flows = crowd.rig.status()?["flows"].clone();
-    crowd.wait_settled(5 * IDLE)?;
+    crowd.wait_settled()?;
     let at_risk = crowd.rig.counted("flow_at_risk")? - at_risk;
     println!(
         "{count} {what:?}s in {:.1} s on {unsettled} unsettled slots: {flows} flows recorded, {at_risk} segments \

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_tests::system::{Crowd, IDLE, Many, Rig, Wish, inside};
+use lb_tests::system::{Crowd, Many, Rig, Wish, inside};
 use lb_userspace::config;
 use lb_userspace::daemon::{Instance, Machine, assemble, next_hops};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, monotonic_ns};
@@ -105,7 +105,7 @@ fn nothing_breaks_after_whichever_step_a_process_dies() -> anyhow::Result<()> {
     ensure!(died > 5, "a change has {died} steps only");
     crowd.rig.write_text(&after.yaml())?;
     crowd.rig.run(&[])?;
-    crowd.wait_settled(4 * IDLE)?;
+    crowd.wait_settled()?;
     crowd.finish().map(drop)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use lb_userspace::lab::{Process, Role};
@@ -12,6 +12,8 @@ use super::{Echo, Farm, Load, Many, Report, Rig, Wish, until};
 
 /// A little longer than the idle times of [`Many`].
 pub const IDLE: Duration = Duration::from_secs(4);
+/// Longest that slots may take: a few idle times, on a busy machine.
+const SETTLED: Duration = Duration::from_secs(40);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All of it. The load ends first.
@@ -25,6 +27,7 @@ pub struct Crowd {
     pub farm: Farm,
     /// The lab.
     pub rig: Rig,
+    backends: u8,
 }
 
 impl Crowd {
@@ -34,7 +37,7 @@ impl Crowd {
         rig.run(&[])?;
         rig.wait_up()?;
         let load = Load::start(&rig, &farm, wish)?;
-        Ok(Self { load, flags, farm, rig })
+        Ok(Self { load, flags, farm, rig, backends })
     }
 
     /// The same with a data plane that no daemon follows.
@@ -43,7 +46,7 @@ impl Crowd {
         let path = rig.config_path();
         rig.lb(["attach".as_ref(), "eth0".as_ref(), "--config".as_ref(), path.as_os_str()])?.expect(0)?;
         let load = Load::start(&rig, &farm, wish)?;
-        Ok(Self { load, flags, farm, rig })
+        Ok(Self { load, flags, farm, rig, backends })
     }
 
     fn lab(backends: u8, config: &Many) -> anyhow::Result<(Rig, Farm, Vec<Option<Echo>>)> {
@@ -108,14 +111,25 @@ impl Crowd {
         Ok(daemon)
     }
 
-    /// Waits until no slot of any service is unsettled.
-    pub fn wait_settled(&self, limit: Duration) -> anyhow::Result<()> {
-        until("all slots settled", limit, || {
+    /// Waits until no slot of any service is unsettled. Those stay so whose connections are with their owner before: so
+    /// clients close all that they have, and come again, until new ones find settled slots.
+    pub fn wait_settled(&self) -> anyhow::Result<()> {
+        let (began, unsettled) = (Instant::now(), self.unsettled()?);
+        let mut renewed = began;
+        until("all slots settled", SETTLED, || {
             self.load.check()?;
+            if renewed.elapsed() >= IDLE / 2 {
+                renewed = Instant::now();
+                (1..=self.backends).for_each(|backend| self.load.leave(backend));
+            }
             let unsettled = self.unsettled()?;
             ensure!(unsettled == 0, "{unsettled} slots are unsettled");
             Ok(Some(()))
-        })
+        })?;
+        let took = began.elapsed().as_secs_f32();
+        self.load
+            .note(&format!("{unsettled} unsettled slots settled within {took:.1} s of renewed connections"));
+        Ok(())
     }
 
     /// Slots of all services that are unsettled, as `lb status` tells.

@@ -34,7 +34,7 @@ pub struct Wish {
     pub quic: usize,
     /// TCP connections to each backend's own address; a tenth of them in QUIC and UDP.
     pub control: usize,
-    /// Time between two questions of a connection.
+    /// Time between two questions of a connection; those of the control set ask five times as often.
     pub every: Duration,
     /// One connection in so many ends every few seconds, and another takes its seat.
     pub short_lived: usize,
@@ -72,12 +72,12 @@ impl Load {
         let thread =
             thread::spawn(move || inside(&client, move || seats::run(plan, wish, shared.0, shared.1))?);
         let load = Self { tally, stop, thread: Some(thread) };
-        until("answers on all connections", Duration::from_secs(40), || {
+        until("answers on all connections", Duration::from_secs(60), || {
             let seated = load.read(|tally| tally.seated());
             ensure!(seated >= wanted, "{seated} of {wanted} have one; {} faults", load.faults().len());
             Ok(Some(()))
         })?;
-        load.note("all connected");
+        load.read(Tally::begin);
         Ok(load)
     }
 
@@ -101,7 +101,7 @@ impl Load {
         self.read(|tally| tally.lives(backend));
     }
 
-    /// Its clients close their connections, as clients do, and come again.
+    /// Its clients close the connections that they have now, as clients do, and come again.
     pub fn leave(&self, backend: u8) {
         self.read(|tally| tally.leave(backend));
     }

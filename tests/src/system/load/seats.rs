@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::farm::Farm;
 use super::lines::Line;
-use super::tally::{Kind, Tally};
+use super::tally::{Kind, NOTABLE, Tally};
 use super::{Wish, locked};
 use crate::system::Identity;
 
@@ -19,6 +19,8 @@ use crate::system::Identity;
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long the shortest-lived connections live; others in between live up to twice as long.
 const SHORT_LIFE: Duration = Duration::from_secs(3);
+/// How often it is looked whether the clients get their turn.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where a client's connections go.
 #[derive(Clone)]
@@ -71,9 +73,10 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
     runtime.block_on(async {
         let (mut all, begin, count) = (JoinSet::new(), Instant::now(), seats.len().max(1) as u32);
+        all.spawn(notice_delays(Arc::clone(&tally), Arc::clone(&stop)));
         for seat in seats {
-            let client =
-                Client { every: wish.every, tally: Arc::clone(&tally), stop: Arc::clone(&stop), seat };
+            let every = if seat.control { wish.every / 5 } else { wish.every };
+            let client = Client { every, tally: Arc::clone(&tally), stop: Arc::clone(&stop), seat };
             // Spread evenly, and connected over a few rounds: a burst would overflow a queue.
             let offset = wish.every * 4 * client.seat.number as u32 / count;
             all.spawn(client.sit(begin + offset));
@@ -83,6 +86,17 @@ pub(super) fn run(
         }
         Ok(())
     })
+}
+
+/// Where this thread does not get its turn, no answer is read in time, whoever sends it.
+async fn notice_delays(tally: Arc<Mutex<Tally>>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        sleep(LOOK).await;
+        if began.elapsed() > LOOK + NOTABLE {
+            locked(&tally).held_up(began);
+        }
+    }
 }
 
 struct Client {

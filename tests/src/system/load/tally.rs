@@ -1,6 +1,6 @@
 //! What has become of a load's connections, and which of it counts. Pure but for the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::seats::Seat;
 /// From here on waiting for an answer is a stall.
 const STALL: Duration = Duration::from_secs(1);
 /// From here on a control connection's waiting is remembered, as the machine's.
-const NOTABLE: Duration = Duration::from_millis(50);
+pub(super) const NOTABLE: Duration = Duration::from_millis(50);
 /// How long after its return a backend's connections may still break: those that had not yet noticed.
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -51,7 +51,7 @@ pub struct Stall {
     pub kind: Kind,
     /// Who had answered before, and answered now.
     pub home: (Option<u8>, u8),
-    /// The longest wait on the control set at that time.
+    /// The longest wait on the control set at that time, or of the clients for their turn.
     pub control: Duration,
 }
 
@@ -96,6 +96,9 @@ pub(super) struct Tally {
     connections: BTreeMap<Kind, u64>,
     answers: BTreeMap<(Kind, u8), u64>,
     homes: BTreeMap<usize, (bool, u8)>,
+    seated: BTreeSet<usize>,
+    /// When each had had an answer.
+    began: Option<Duration>,
     excuses: Vec<Excuse>,
     leaving: BTreeMap<u8, Instant>,
     notes: Vec<(Duration, String)>,
@@ -112,6 +115,8 @@ impl Tally {
             connections: BTreeMap::new(),
             answers: BTreeMap::new(),
             homes: BTreeMap::new(),
+            seated: BTreeSet::new(),
+            began: None,
             excuses: Vec::new(),
             leaving: BTreeMap::new(),
             notes: Vec::new(),
@@ -143,7 +148,7 @@ impl Tally {
         } else {
             second.worst = second.worst.max(waited);
             *self.answers.entry((seat.kind, backend)).or_default() += 1;
-            if waited > STALL {
+            if waited > STALL && self.began.is_some_and(|began| at.0 > began) {
                 let (kind, home) = (seat.kind, (home, backend));
                 self.slow.push(Stall { at, kind, home, control: Duration::ZERO });
             }
@@ -156,6 +161,9 @@ impl Tally {
             _ => {}
         }
         self.homes.insert(seat.number, (seat.control, backend));
+        if self.began.is_none() {
+            self.seated.insert(seat.number);
+        }
     }
 
     pub(super) fn broke(&mut self, seat: &Seat, asked: Instant, home: Option<u8>, what: &str) {
@@ -177,9 +185,7 @@ impl Tally {
     }
 
     pub(super) fn leave(&mut self, backend: u8) {
-        if self.leaving.insert(backend, Instant::now()).is_none() {
-            self.note(&format!("b{backend}'s clients close"));
-        }
+        self.leaving.insert(backend, Instant::now());
     }
 
     /// Whether this connection is to be closed by its client.
@@ -214,8 +220,23 @@ impl Tally {
         self.notes.push((at, what.to_owned()));
     }
 
+    /// Seats that have had an answer, until all have.
     pub(super) fn seated(&self) -> usize {
-        self.homes.len()
+        self.seated.len()
+    }
+
+    /// From now on it counts how long answers take.
+    pub(super) fn begin(&mut self) {
+        self.note("all connected");
+        self.began = Some(self.start.elapsed());
+    }
+
+    /// The clients themselves were held up for so long.
+    pub(super) fn held_up(&mut self, since: Instant) {
+        let at = self.since(since);
+        self.control_slow.push(at);
+        let second = self.second(at.1);
+        second.control_worst = second.control_worst.max(Stall::waited(at));
     }
 
     pub(super) fn on(&self, backend: u8) -> usize {

@@ -31,7 +31,7 @@ use crate::health::passive::{Complaint, What};
 use crate::health::words::Way;
 use crate::model::{Interface, Model};
 use crate::netlink::{Resolutions, Snapshot, Watcher, links};
-use settling::{Sweeper, Turn};
+use settling::{Client, Sweeper, Turn};
 
 /// The running daemon.
 pub(super) struct Daemon {
@@ -54,6 +54,8 @@ pub(super) struct Daemon {
     announced: Announced,
     tuner: Tuner,
     sweeper: Sweeper,
+    /// Clients that hear when second steps are taken.
+    waiting: Vec<Client>,
 }
 
 /// Something that has happened.
@@ -119,6 +121,7 @@ impl Daemon {
             announced,
             tuner,
             sweeper: Sweeper::default(),
+            waiting: Vec::new(),
         };
         daemon.announce(&snapshot);
         daemon.attend().await;
@@ -128,6 +131,7 @@ impl Daemon {
     /// Waits for something to happen.
     pub(super) async fn next(&mut self) -> Wake {
         self.begin();
+        self.reply_to_waiting();
         let words_end = self.engine.next_end(Saved::now());
         let words_ended = settling::after(words_end);
         let step_due = settling::after(self.engine.due_in());
@@ -195,7 +199,7 @@ impl Daemon {
                 if let Ok(applied) = &result {
                     report(applied);
                 }
-                let _client_gone = client.send(reply(result));
+                self.reply_when_done(client, reply(result));
             }
             Purpose::Preview(client) => drop(client.send(reply(result))),
         }

@@ -1,6 +1,6 @@
 //! A service's slots, before and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -94,9 +94,9 @@ pub(super) struct Owners<'a> {
     /// Their ids.
     pub(super) ids: &'a [BackendId],
     /// Those of them that drain.
-    pub(super) draining: &'a [BackendId],
+    pub(super) draining: &'a BTreeSet<BackendId>,
     /// Those of them that keep their flows.
-    pub(super) alive: &'a [BackendId],
+    pub(super) alive: &'a BTreeSet<BackendId>,
 }
 
 impl Owners<'_> {

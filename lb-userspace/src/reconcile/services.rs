@@ -243,7 +243,7 @@ fn one(
     let (ids, backends) = numbered(given, service, wanted.id, room);
     // Also where it has to wait: that it cannot be had is told at once.
     let slots = memo.owners(service, given.desired.hash_key, size)?;
-    let having = |state: fn(BackendState) -> bool| -> Vec<BackendId> {
+    let having = |state: fn(BackendState) -> bool| -> BTreeSet<BackendId> {
         let all = service.backends.iter().zip(&ids);
         all.filter(|(backend, _)| state(backend.state)).map(|(_, id)| *id).collect()
     };

@@ -27,10 +27,9 @@ impl Daemon {
             }
             Request::Order(order) => {
                 let followed = self.order(&order).await;
-                let _client_gone = client.send(match followed {
-                    Ok(steps) => Reply { steps, ..Reply::default() },
-                    Err(error) => Reply::failed(&error),
-                });
+                let reply = followed
+                    .map_or_else(|error| Reply::failed(&error), |steps| Reply { steps, ..Reply::default() });
+                self.reply_when_done(client, reply);
             }
             Request::Check { origin, text } => match Candidate::parse(&origin, &text, true) {
                 Ok(candidate) => {

@@ -7,12 +7,19 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Daemon;
+use crate::daemon::Reply;
 use crate::daemon::engine::{Look, Swept};
 use crate::dataplane::Error as PlaneError;
 use crate::netlink::links;
 
+/// Second steps that are due within this time are waited for by clients; bigger changes are not.
+const SOON: Duration = Duration::from_secs(2);
+
 /// What a sweep's thread has to say.
 pub(in crate::daemon) type Reading = Result<Option<Swept>, PlaneError>;
+
+/// A client, and what it will hear.
+pub(super) type Client = (oneshot::Sender<Reply>, Reply);
 
 /// Sweeps, one after the other, each read by a thread of its own.
 pub(super) struct Sweeper {
@@ -95,6 +102,24 @@ impl Daemon {
         self.let_go(gone).await;
     }
 
+    /// Replies to a client when what it has asked for is in force, second steps of planned changes included.
+    pub(super) fn reply_when_done(&mut self, client: oneshot::Sender<Reply>, reply: Reply) {
+        self.waiting.push((client, reply));
+    }
+
+    /// Replies where nothing is due soon any more.
+    pub(super) fn reply_to_waiting(&mut self) {
+        if self.engine.due_in().is_none_or(|wait| wait > SOON) {
+            self.give_up_waiting();
+        }
+    }
+
+    fn give_up_waiting(&mut self) {
+        for (client, reply) in self.waiting.drain(..) {
+            let _client_gone = client.send(reply);
+        }
+    }
+
     /// Takes the second steps that are due.
     pub(super) async fn step(&mut self) {
         let resolutions = self.resolutions.borrow().clone();
@@ -107,6 +132,7 @@ impl Daemon {
             Err(error) => {
                 tracing::error!(%error, "planned changes could not go on");
                 self.engine.postpone();
+                self.give_up_waiting();
             }
         }
     }

@@ -190,10 +190,11 @@ fn the_groups_of_service_addresses_are_joined_and_left() -> anyhow::Result<()> {
     let expected = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect::<BTreeSet<_>>();
     let (ten, eleven) = ("3333ff000010", "3333ff000011");
     let theirs = "3333ff000077";
-    let daemon = rig.start_text(&services(&["10", "11", "77"]))?;
+    rig.start_text(&services(&["10", "11", "77"]))?;
     ensure!(joined(&rig)? == expected(&[ten, eleven, theirs]), "{:?}", joined(&rig)?);
-    rig.write_text(&format!("version: 1\ninterfaces: [{{name: eth0}}]\n{}", services(&["10", "12"])))?;
-    daemon.signal(Signal::SIGHUP)?;
+    let text = format!("version: 1\ninterfaces: [{{name: eth0}}]\n{}", services(&["10", "12"]));
+    let path = rig.write_text(&text)?.display().to_string();
+    rig.lb(["apply", "--force", &path])?.expect(0)?;
     until("the other groups", PATIENCE, || {
         let now = joined(&rig)?;
         ensure!(now == expected(&[ten, "3333ff000012", theirs]), "{now:?}");

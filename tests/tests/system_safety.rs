@@ -14,7 +14,11 @@ use nix::sys::signal::Signal;
 const OPERATOR: SocketAddrV4 = SocketAddrV4::new(BALANCER, 2222);
 
 fn both() -> Config {
-    let backends = [(1, 1), (2, 1)];
+    weighted(1)
+}
+
+fn weighted(first: u16) -> Config {
+    let backends = [(1, first), (2, 1)];
     Config::new([Service::web(VIP_L2, "l2", &backends), Service::web(VIP_IPIP, "ipip", &backends)])
 }
 
@@ -33,7 +37,7 @@ fn detach_leaves_nothing_behind() -> anyhow::Result<()> {
     rig.decap_all(2)?;
     rig.answer(VIP_L2)?;
     rig.answer(VIP_IPIP)?;
-    rig.write(&Config::l2(&[(1, 3), (2, 1)]))?;
+    rig.write(&weighted(3))?;
     daemon.signal(Signal::SIGHUP)?;
     rig.wait_newer(1)?;
     let (during, kernel) = (Settings::of(&rig)?, Kernel::of(&rig)?);
@@ -78,7 +82,7 @@ fn the_operators_connection_survives_attach_reload_and_detach() -> anyhow::Resul
     let daemon = rig.start(&both())?;
     session.check("after attach")?;
     rig.answer(VIP_L2)?;
-    rig.write(&Config::l2(&[(1, 3), (2, 1)]))?;
+    rig.write(&weighted(3))?;
     daemon.signal(Signal::SIGHUP)?;
     rig.wait_newer(1)?;
     session.check("after a reload")?;

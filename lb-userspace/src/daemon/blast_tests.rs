@@ -112,7 +112,7 @@ fn an_addition_moves_its_share_of_slots() {
     let [web] = &found[..] else { panic!("{found:?}") };
     assert_eq!((&web.added[..], web.takers_after), (&[ip(4)][..], 4));
     assert!((1020..1400).contains(&web.slots_moving), "{}", web.slots_moving);
-    assert_eq!(web.flows_watched, flows(0, Accuracy::About));
+    assert_eq!(web.flows_watched, flows(0, Accuracy::Exact), "none has ever begun");
 }
 
 #[test]

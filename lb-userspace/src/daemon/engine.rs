@@ -184,7 +184,8 @@ impl Engine {
         let model = drains.join(listed);
         let (mut assembled, mut findings) = self.join(&model, &drains, machine)?;
         findings.extend(limits(listed, &observed.size));
-        let objections = if candidate.force { Vec::new() } else { guard(&there, listed) };
+        let objections =
+            if candidate.force { Vec::new() } else { guard(&there, &self.saved.overrides, listed) };
         let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.fatal);
         if !errors.is_empty() {
             return Err(Error::Findings(errors));

@@ -8,21 +8,27 @@ use std::net::IpAddr;
 
 use lb_common::abi::BackendState;
 
-use super::Finding;
 use super::leaving::Numbers;
-use crate::model::{Model, ServiceId};
+use super::{Finding, InForce};
+use crate::model::{Backend, Model, ServiceId};
 
-/// Findings against going from a data plane with these backends to `new`: a service may not lose all who take its new
-/// flows at once, nor more than half of them, be it that they are not listed any more, drain, or have no weight.
-pub(super) fn guard(there: &Numbers, new: &Model) -> Vec<Finding> {
+/// Findings against going from a data plane with these backends to `new`, under the operator's words: of those that take a
+/// service's new flows no more than half may leave at once, and at least half as many must take them afterwards.
+pub(super) fn guard(there: &Numbers, words: &[InForce], new: &Model) -> Vec<Finding> {
     let mut takers: BTreeMap<ServiceId, BTreeSet<IpAddr>> = BTreeMap::new();
     for ((service, backend), _) in there.iter().filter(|(_, (_, state))| *state == BackendState::Up) {
         takers.entry(*service).or_default().insert(*backend);
     }
-    takers.iter().filter_map(|(service, before)| one(*service, before, new)).collect()
+    takers.iter().filter_map(|(service, before)| one(*service, before, there, words, new)).collect()
 }
 
-fn one(id: ServiceId, before: &BTreeSet<IpAddr>, new: &Model) -> Option<Finding> {
+fn one(
+    id: ServiceId,
+    before: &BTreeSet<IpAddr>,
+    there: &Numbers,
+    words: &[InForce],
+    new: &Model,
+) -> Option<Finding> {
     let Some(after) = new.services.iter().find(|after| after.id == id) else {
         return Some(Finding::error(
             "LB043",
@@ -30,10 +36,16 @@ fn one(id: ServiceId, before: &BTreeSet<IpAddr>, new: &Model) -> Option<Finding>
             "its connections would break; if that is meant, use `lb apply --force`",
         ));
     };
-    let takes = after.backends.iter().filter(|b| b.effective_weight() > 0).map(|b| b.address);
-    let after_takers: BTreeSet<IpAddr> = takes.collect();
-    let stopping = before.difference(&after_takers).count();
-    if stopping * 2 <= before.len() {
+    let spoken =
+        |b: &Backend| words.iter().any(|word| (&word.pool, word.backend) == (&after.pool, b.address));
+    let down =
+        |b: &Backend| there.get(&(id, b.address)).is_some_and(|(_, state)| *state == BackendState::Down);
+    let able = |b: &&Backend| b.effective_weight() > 0 && !down(b) && !spoken(b);
+    let able = after.backends.iter().filter(able).count();
+    let leaving = before.iter().filter(|old| after.backends.iter().all(|b| b.address != **old)).count();
+    // Who drains stays, and others may take its place; who leaves is looked at more closely.
+    let stopping = leaving.max(before.len().saturating_sub(able));
+    if leaving * 2 <= before.len() && able * 2 >= before.len() {
         return None;
     }
     let what =
@@ -69,7 +81,11 @@ mod tests {
     use BackendState::{Down, Draining, Up};
 
     fn refusal(states: &[BackendState], backends: &[&str]) -> Option<String> {
-        let findings = guard(&there(states), &model(backends));
+        refusal_under(&[], states, backends)
+    }
+
+    fn refusal_under(words: &[InForce], states: &[BackendState], backends: &[&str]) -> Option<String> {
+        let findings = guard(&there(states), words, &model(backends));
         assert!(findings.len() <= 1 && findings.iter().all(|finding| finding.fatal));
         findings.first().map(|finding| format!("{} {}", finding.code, finding.message))
     }
@@ -97,9 +113,28 @@ mod tests {
     }
 
     #[test]
+    fn others_may_take_the_place_of_those_that_drain() {
+        assert_eq!(refusal(&[Up], &["1, drain: true", "2", "3"]), None);
+        assert_eq!(refusal(&[Up, Draining], &["1, drain: true", "2"]), None, "they change places");
+        assert!(refusal(&[Up], &["2", "3"]).unwrap().contains("all backends"), "it leaves");
+    }
+
+    #[test]
     fn the_last_one_that_works_stays() {
-        // The operator has drained one, and one has failed.
+        // The operator has drained the second one, and the third one has failed.
         let states = [Up, Draining, Down];
+        let word = InForce {
+            pool: "web".to_owned(),
+            backend: [203, 0, 113, 2].into(),
+            word: crate::daemon::Word::Drain,
+            since: 0,
+            until: None,
+            deadline: None,
+            reason: None,
+        };
+        let refusal = |states: &[BackendState], backends: &[&str]| {
+            refusal_under(std::slice::from_ref(&word), states, backends)
+        };
         assert!(refusal(&states, &["2", "3"]).unwrap().contains("all backends"));
         assert!(refusal(&states, &["1, drain: true", "2", "3"]).unwrap().contains("all backends"));
         assert_eq!(refusal(&states, &["1"]), None, "the others take no new flows");
@@ -109,8 +144,8 @@ mod tests {
     #[test]
     fn a_service_that_takes_flows_goes_only_by_force() {
         let other = Model { services: Vec::new(), ..model(&["1"]) };
-        assert_eq!(guard(&there(&[Up, Up]), &other)[0].code, "LB043");
-        assert!(guard(&there(&[Draining, Down]), &other).is_empty());
-        assert!(guard(&Numbers::new(), &other).is_empty());
+        assert_eq!(guard(&there(&[Up, Up]), &[], &other)[0].code, "LB043");
+        assert!(guard(&there(&[Draining, Down]), &[], &other).is_empty());
+        assert!(guard(&Numbers::new(), &[], &other).is_empty());
     }
 }

@@ -51,6 +51,9 @@ pub struct Drains {
     pub drained: Vec<Drained>,
 }
 
+/// For so long both steps of a change may take, and the stamps of flows be off, in seconds.
+const STEPS_S: u64 = 5;
+
 /// Backends of a data plane, their numbers and states.
 pub(super) type Numbers = BTreeMap<Place, (u32, BackendState)>;
 
@@ -135,6 +138,20 @@ impl Drains {
         let (stay, go) = std::mem::take(&mut self.leaving).into_iter().partition(stays);
         self.leaving = stay;
         go
+    }
+
+    /// Takes flows of backends for seen that have left for longer than their flows may be silent: to be asked where no
+    /// daemon makes slots late. From the second step of the change on each of them is recorded when it speaks.
+    pub(super) fn heard_out(&self, model: &Model, there: &Numbers, left: &mut Census, now: u64) {
+        for service in &model.services {
+            let (name, idle) = (service.id.to_string(), service.flows.idle.established.as_secs());
+            for leaver in self.leaving.iter().filter(|leaver| leaver.service == name) {
+                let number = there.get(&(service.id, leaver.backend.address)).map(|(number, _)| number);
+                if now > leaver.since.saturating_add(idle).saturating_add(STEPS_S) {
+                    number.map(|number| left.previous_fresh.remove(number));
+                }
+            }
+        }
     }
 
     /// When what is left of a backend's flows moves, by backend, in seconds since 1970. The operator's own deadline counts

@@ -119,6 +119,24 @@ fn it_goes_when_no_flow_can_be_left_or_its_time_is_over_or_it_is_down() {
 }
 
 #[test]
+fn without_a_daemon_time_tells_whose_flows_have_all_been_seen() {
+    let (old, new) = (model(&[1, 2]), model(&[2]));
+    let up = there(&old, BackendState::Up);
+    let drains = Drains::default().after(&old, &new, &up, 1000);
+    let idle = new.services[0].flows.idle.established.as_secs();
+    let gone = |now, census: &Census| {
+        let mut census = census.clone();
+        drains.heard_out(&new, &up, &mut census, now);
+        drains.clone().let_go(&new, &up, Some(&census), now).len()
+    };
+    assert_eq!(gone(1000 + idle, &left(&[], &[1])), 0);
+    assert_eq!(gone(1000 + idle + STEPS_S + 1, &left(&[], &[1])), 1);
+    assert_eq!(gone(1000 + idle + STEPS_S + 1, &left(&[(1, 1)], &[1])), 0, "it has a flow");
+    let owner = Census { current: [1].into(), ..Census::default() };
+    assert_eq!(gone(1000 + idle + STEPS_S + 1, &owner), 0, "it still owns slots");
+}
+
+#[test]
 fn a_deadline_counts_from_the_beginning_of_the_drain_and_then_as_down() {
     let mut listed = with(model(&[1, 2, 3]), deadline(60));
     listed.services[0].backends[0].drain = true;

@@ -94,7 +94,7 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
 /// What time has settled since somebody last wrote.
 fn tidy_up(engine: &mut Engine) -> Result<(), Error> {
     engine.sweep()?;
-    let gone = engine.let_go()?;
+    let gone = engine.let_go_alone()?;
     for backend in gone {
         tracing::debug!(service = backend.service, backend = %backend.backend.address, "gone");
     }

@@ -27,6 +27,16 @@ impl Engine {
         Ok(self.release(&observed, left.as_ref()))
     }
 
+    /// The same where no daemon runs, so that slots stay fresh for as long as nobody settles them.
+    pub fn let_go_alone(&mut self) -> Result<Vec<Leaver>, Error> {
+        let observed = self.plane.glance()?;
+        let mut left = self.settling.fresh_census().cloned();
+        if let Some(left) = &mut left {
+            self.saved.drains.heard_out(&self.listed, &places(&observed), left, Saved::now());
+        }
+        Ok(self.release(&observed, left.as_ref()))
+    }
+
     /// Lets go of those that have left and whose time is over.
     pub fn expire(&mut self) -> Result<Vec<Leaver>, Error> {
         // What ends within this second has ended: times are compared in seconds.

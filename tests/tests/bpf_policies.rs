@@ -127,7 +127,7 @@ fn most_living_flows(algorithm: Algorithm) -> (u32, Bench) {
         let flow = flow(n, 1000, PORT);
         let backend = whose(&mut bench, flow, Segment::Syn);
         whose(&mut bench, flow, Segment::Ack);
-        if n % 3 == 0 {
+        if u32::is_multiple_of(n, 3) {
             *living.entry(backend).or_default() += 1;
         } else {
             assert_eq!(whose(&mut bench, flow, Segment::Fin), backend);

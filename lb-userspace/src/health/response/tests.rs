@@ -127,7 +127,7 @@ proptest! {
         bench.run(Duration::from_secs(900), 5, |n| {
             let since = &mut since[usize::from(n)];
             *since += 1;
-            if *since > 5 && random() % 10 == 0 {
+            if *since > 5 && random().is_multiple_of(10) {
                 *since = 0;
                 return SLOW;
             }

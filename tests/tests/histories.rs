@@ -84,7 +84,7 @@ fn flows_stay_in_a_flood_of_syns() {
 /// Of many histories, all of the same length.
 fn sum(setup: &Setup) -> Outcome {
     const SECONDS: usize = 1000;
-    let histories = u64::from(histories(20).max(4));
+    let histories = if cfg!(debug_assertions) { 4 } else { 20 };
     let mut sum = Outcome::default();
     for seed in 0..histories {
         let one = World::run(setup, &Action::history(seed, SECONDS));

@@ -23,8 +23,10 @@ pub struct Client {
     spoke_at: u64,
     /// After how many seconds of silence it speaks at the latest.
     patience: u64,
-    /// Whether it has been said to end.
+    /// Whether there was a FIN.
     ends: bool,
+    /// Whether there was an RST, and nothing since.
+    is_reset: bool,
 }
 
 impl fmt::Display for Client {
@@ -64,7 +66,7 @@ impl World {
         let begun = self.plane.events;
         let backend = self.send(speech, from, Word::Hello);
         // One of ten does not go on, and whom nobody answers cannot.
-        let answered = backend.filter(|number| self.members.get(number).is_some_and(|m| !m.failed));
+        let answered = backend.filter(|number| self.is_up(*number));
         let Some(backend) = answered.filter(|_| coins % 10 != 1) else { return };
         let patience = [IDLE - 2, IDLE / 2, IDLE / 4, 3][(coins >> 8) as usize % 4];
         let (began_at, spoke_at) = (self.now, self.now);
@@ -79,6 +81,7 @@ impl World {
             spoke_at,
             patience,
             ends: false,
+            is_reset: false,
         });
     }
 
@@ -93,12 +96,13 @@ impl World {
             self.wrong(format!("BROKEN: {word:?} of {client} went to {receiver:?}"));
         }
         // It goes on where it is, or as another flow.
-        match receiver.filter(|number| self.members.get(number).is_some_and(|m| !m.failed)) {
+        match receiver.filter(|number| self.is_up(*number)) {
             Some(receiver) => {
                 self.outcome.flows += u64::from(receiver != backend);
                 let now = self.now;
                 let client = &mut self.clients[n];
                 (client.backend, client.spoke_at) = (receiver, now);
+                client.is_reset = word == Word::Rst;
             }
             None => drop(self.clients.swap_remove(n)),
         }
@@ -184,14 +188,19 @@ impl World {
     /// its slot was marked.
     pub(super) fn spoof(&mut self, n: u16, word: Word) {
         let Some(n) = self.nth(n) else { return };
-        let Client { speech, from, ends, .. } = self.clients[n];
-        if speech != Speech::Tcp || word == Word::Hello && (ends || !self.is_known(speech, from)) {
+        let Client { speech, from, ends, is_reset, .. } = self.clients[n];
+        let is_port_reuse = word == Word::Hello && (ends || is_reset || !self.is_known(speech, from));
+        if speech != Speech::Tcp || is_port_reuse {
             return;
         }
-        self.clients[n].ends |= word != Word::Hello;
         self.send(speech, from, word);
-        if word == Word::Fin {
-            self.hurry(n);
+        match word {
+            Word::Fin => {
+                self.clients[n].ends = true;
+                self.hurry(n);
+            }
+            Word::Rst => self.clients[n].is_reset = true,
+            Word::Hello | Word::Data => {}
         }
     }
 

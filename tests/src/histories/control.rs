@@ -272,7 +272,7 @@ impl World {
 
     /// Whether a step takes flows from backends that are no more; the model does not know of that yet.
     fn moves(&self, step: &Step) -> bool {
-        let lives = |number: &u8| self.members.get(number).is_some_and(|member| !member.failed);
+        let lives = |number: &u8| self.is_up(*number);
         matches!(step, Step::WriteSlots { .. } | Step::PutBackend { .. } | Step::RetireBackend(_))
             && self.clients.iter().any(|client| !lives(&client.backend))
     }

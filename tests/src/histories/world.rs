@@ -163,10 +163,21 @@ impl World {
     }
 
     fn deliver(&mut self, speech: Speech, from: From, word: Word) -> Option<u8> {
-        match &mut self.remembering {
+        let receiver = match &mut self.remembering {
             Some(remembering) => remembering.choose(&self.plane, speech, from),
             None => self.plane.send(&frame(speech, from, word)),
+        };
+        // What nobody has told the balancer it cannot know.
+        let told = self.daemon.is_some();
+        if let Some(down) = receiver.filter(|number| told && !self.is_up(*number)) {
+            self.wrong(format!("{word:?} of {speech:?} {}:{} went to {down}, which is down", from.0, from.1));
         }
+        receiver
+    }
+
+    /// Whether a backend is there and works.
+    pub(super) fn is_up(&self, number: u8) -> bool {
+        self.members.get(&number).is_some_and(|member| !member.failed)
     }
 
     /// Notes what is wrong.

@@ -43,6 +43,7 @@ fn tables_are_as_large_as_foreseen_and_status_counts_what_is_in_them() -> anyhow
     ensure!(table(&status, TCP_ESTABLISHED)?["entries"] == 20, "{status:#}");
     ensure!(table(&status, TCP_HALF_OPEN)?["entries"] == 0, "promoted ones are gone there: {status:#}");
     ensure!(status["recorded_flows"] == 20 && status["notes"]["flow_not_recorded"] == 0, "{status:#}");
+    ensure!(status["forced_settles"] == 0, "{status:#}");
     let text = rig.lb(["status"])?.expect(0)?;
     text.says(&["tcp    0/", &format!("20/{}", 1001 * cpus), "NOTES  none"])?;
     Ok(())

@@ -113,7 +113,7 @@ fn too_large(maps: u64, machine: u64) -> Option<Finding> {
 }
 
 /// What `lb status` says of tables and slots, for a JSON object.
-pub(super) fn found_json(view: &View) -> [(&'static str, Value); 5] {
+pub(super) fn found_json(view: &View) -> [(&'static str, Value); 6] {
     let memory = memory(&view.observed.size, possible_cpus());
     let table = |used: &FlowUse| {
         let name = names::flow_table(used.table, used.tcp);
@@ -131,6 +131,7 @@ pub(super) fn found_json(view: &View) -> [(&'static str, Value); 5] {
                 .collect::<serde_json::Map<_, _>>()
                 .into(),
         ),
+        ("forced_settles", view.forced_settles.into()),
         ("memory_bytes", memory.total().into()),
         ("maps", maps.into()),
     ]
@@ -156,7 +157,12 @@ pub(super) fn found_text(view: &View) -> String {
         .map(|(reason, count)| format!("{} {count}", reason.name()))
         .collect();
     let notes = if notes.is_empty() { "none" } else { &notes.join(", ") };
-    table.render(0) + &format!("SLOTS  {share:.1}% unsettled   MAPS  {}   NOTES  {notes}\n", mib(memory))
+    let forced = match view.forced_settles {
+        Some(slots) if slots > 0 => format!(", {slots} forced to settle"),
+        _ => String::new(),
+    };
+    table.render(0)
+        + &format!("SLOTS  {share:.1}% unsettled{forced}   MAPS  {}   NOTES  {notes}\n", mib(memory))
 }
 
 fn recorded(view: &View) -> usize {

@@ -29,6 +29,8 @@ pub(super) struct View {
     pub(super) attachments: Vec<Place>,
     pub(super) daemon_running: bool,
     pub(super) flows: Vec<FlowUse>,
+    /// Slots that have settled only because it took too long, since the daemon began; unknown without one.
+    pub(super) forced_settles: Option<u64>,
     pub(super) services: Vec<ServiceView>,
     /// The pool of each service, by its id.
     pub(super) pools: BTreeMap<String, String>,
@@ -157,6 +159,7 @@ impl View {
         let listed = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
         let model = listed.map(|listed| saved.drains.join(&listed));
         let health = daemon::request(&instance.socket, &Request::Health)?;
+        let forced_settles = health.as_ref().map(|reply| reply.forced_settles);
         let known: Known =
             health.into_iter().flat_map(|reply| reply.health).map(|h| (h.id.clone(), h)).collect();
         let (mut services, pools) = model.as_ref().map_or_else(Default::default, |model| {
@@ -177,6 +180,7 @@ impl View {
             saved,
             attachments,
             daemon_running: daemon::is_running(&instance.socket),
+            forced_settles,
             flows: plane.flow_use().map_err(Failure::failed)?,
             observed,
             counters,

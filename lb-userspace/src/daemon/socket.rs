@@ -68,6 +68,8 @@ pub struct Reply {
     pub generation: u64,
     /// How all backends are.
     pub health: Vec<ServiceHealth>,
+    /// Slots that have settled only because it took too long, since the daemon began.
+    pub forced_settles: u64,
     /// What the probes of a check found.
     pub checked: Vec<Checked>,
     /// Why it was refused, and whether it was the input's fault.

@@ -23,7 +23,8 @@ impl Daemon {
             }
             Request::Health => {
                 let health = self.health.view().await;
-                let _client_gone = client.send(Reply { health, ..Reply::default() });
+                let forced_settles = self.engine.forced();
+                let _client_gone = client.send(Reply { health, forced_settles, ..Reply::default() });
             }
             Request::Order(order) => {
                 let followed = self.order(&order).await;

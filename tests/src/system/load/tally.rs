@@ -60,9 +60,10 @@ impl Stall {
         at.1.saturating_sub(at.0)
     }
 
-    /// A wait that is a second longer than anything on the control set meanwhile.
+    /// A wait that the machine does not explain. What was lost while it was busy is sent again after twice the time of the
+    /// time before, so that a connection may wait twice as long as the machine was.
     fn counts(&self) -> bool {
-        Self::waited(self.at).saturating_sub(self.control) > STALL
+        Self::waited(self.at).saturating_sub(2 * self.control) > STALL
     }
 }
 

@@ -1,4 +1,4 @@
-//! No connection breaks, after whichever single step of a plan the process dies that carries it out.
+//! After whichever single step of a plan the process dies that carries it out.
 //!
 //! A process that is killed leaves what its steps have done, and its successor knows nothing but the maps. So here every
 //! successor opens the pinned maps anew, and remembers nothing.

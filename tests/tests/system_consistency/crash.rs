@@ -1,4 +1,4 @@
-//! No connection breaks while the daemon is killed at any time, and while its program is replaced by another one.
+//! The daemon is killed at any time, its program is replaced by another one, and all of it happens at random.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -102,29 +102,26 @@ fn change(
     (binaries, chance): (&[PathBuf; 2], &Chance),
 ) -> anyhow::Result<()> {
     let backend = chance.pick(1..6) as u8;
-    let weighs = config.backends.iter().any(|(number, _)| *number == backend);
+    let weight = config.backends.iter().find(|(number, _)| *number == backend).map(|(_, weight)| *weight);
+    let serves = weight.is_some() && *down != Some(backend) && !config.draining.contains(&backend);
     match chance.pick(0..10) {
-        0..4 => *config = config.clone().weigh(backend, chance.pick(1..9)),
-        4 if weighs && config.backends.len() > 3 && *down != Some(backend) => {
-            config.draining.retain(|number| *number != backend);
-            *config = config.clone().weigh(backend, 0);
+        0 if serves && config.backends.len() > 3 => *config = config.clone().weigh(backend, 0),
+        1 if serves && config.draining.is_empty() => config.draining.push(backend),
+        2 if !config.draining.is_empty() => config.draining.clear(),
+        3 | 4 if serves || down.is_some() => {
+            return match down.take() {
+                Some(number) => crowd.recover(number),
+                None => crowd.fail(*down.insert(backend)),
+            };
         }
-        5 if config.draining.is_empty() && weighs => config.draining.push(backend),
-        6 => config.draining.clear(),
-        7 => match down.take() {
-            Some(number) => return crowd.recover(number),
-            None if weighs && !config.draining.contains(&backend) => {
-                *down = Some(backend);
-                return crowd.fail(backend);
-            }
-            None => {}
-        },
-        kind => {
-            let signal = if kind == 8 { Signal::SIGKILL } else { Signal::SIGTERM };
+        kind @ 5..7 => {
+            let signal = if kind == 5 { Signal::SIGKILL } else { Signal::SIGTERM };
             let binary = &binaries[usize::from(chance.pick(0..2))];
             crowd.load.note(&format!("{signal}, then {}", binary.display()));
             return crowd.replace(signal, binary).map(drop);
         }
+        // Another weight than before.
+        _ => *config = config.clone().weigh(backend, 1 + (weight.unwrap_or(0) + chance.pick(1..8)) % 9),
     }
     let what = format!("{:?}, draining {:?}", config.backends, config.draining);
     crowd.load.note(&what);

@@ -1,5 +1,4 @@
-//! No connection breaks: two thousand of them move data all the time over TCP, beside flows of UDP and QUIC, while
-//! backends come, go, fail and change their weights, and the config is loaded again and again.
+//! Backends come, go, fail and change their weights, and the config is loaded again and again.
 
 use std::time::Duration;
 

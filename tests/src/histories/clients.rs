@@ -41,7 +41,7 @@ impl Client {
     /// What it says now, if anything.
     fn says(&self, now: u64) -> Option<Word> {
         let mut rng = Rng(self.coins ^ now);
-        let repeats = self.coins % 5 == 0;
+        let repeats = self.coins.is_multiple_of(5);
         match now - self.began_at {
             1 if repeats => Some(Word::Hello),
             1 => None,

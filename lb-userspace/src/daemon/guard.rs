@@ -13,13 +13,31 @@ use super::{Finding, InForce};
 use crate::model::{Backend, Model, ServiceId};
 
 /// Findings against going from a data plane with these backends to `new`, under the operator's words: of those that take a
-/// service's new flows no more than half may leave at once, and at least half as many must take them afterwards.
+/// service's new flows no more than half may leave at once, and at least half as many must take them afterwards. Of the
+/// services that take flows no more than half may go at once: a config that was cut short looks like that.
 pub(super) fn guard(there: &Numbers, words: &[InForce], new: &Model) -> Vec<Finding> {
     let mut takers: BTreeMap<ServiceId, BTreeSet<IpAddr>> = BTreeMap::new();
     for ((service, backend), _) in there.iter().filter(|(_, (_, state))| *state == BackendState::Up) {
         takers.entry(*service).or_default().insert(*backend);
     }
-    takers.iter().filter_map(|(service, before)| one(*service, before, there, words, new)).collect()
+    let backends = takers.iter().filter_map(|(service, before)| one(*service, before, there, words, new));
+    backends.chain(gone(takers.keys(), new)).collect()
+}
+
+fn gone<'s>(present: impl ExactSizeIterator<Item = &'s ServiceId>, new: &Model) -> Option<Finding> {
+    let of = present.len();
+    let gone: Vec<String> = present
+        .filter(|id| new.services.iter().all(|service| service.id != **id))
+        .map(ToString::to_string)
+        .collect();
+    let few = gone.len() * 2 <= of;
+    (!few).then(|| {
+        Finding::error(
+            "LB043",
+            format!("{} of {of} services that take flows would go at once: {}", gone.len(), gone.join(", ")),
+            "their connections would break; if that is meant, use `lb apply --force`",
+        )
+    })
 }
 
 fn one(
@@ -29,13 +47,7 @@ fn one(
     words: &[InForce],
     new: &Model,
 ) -> Option<Finding> {
-    let Some(after) = new.services.iter().find(|after| after.id == id) else {
-        return Some(Finding::error(
-            "LB043",
-            format!("service {id} would go, and {} backends take flows for it", before.len()),
-            "its connections would break; if that is meant, use `lb apply --force`",
-        ));
-    };
+    let after = new.services.iter().find(|after| after.id == id)?;
     let spoken =
         |b: &Backend| words.iter().any(|word| (&word.pool, word.backend) == (&after.pool, b.address));
     let down =
@@ -142,8 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_takes_flows_goes_only_by_force() {
+    fn half_of_the_services_that_take_flows_may_go() {
         let other = Model { services: Vec::new(), ..model(&["1"]) };
+        let mut two = there(&[Up]);
+        let second = ServiceId { port: 81, last_port: 81, ..model(&["9"]).services[0].id };
+        two.insert((second, IpAddr::from([203, 0, 113, 1])), (9, Up));
+        assert!(guard(&two, &[], &model(&["1"])).is_empty());
+        assert!(guard(&two, &[], &other)[0].message.contains("2 of 2 services"));
         assert_eq!(guard(&there(&[Up, Up]), &[], &other)[0].code, "LB043");
         assert!(guard(&there(&[Draining, Down]), &[], &other).is_empty());
         assert!(guard(&Numbers::new(), &[], &other).is_empty());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lb_userspace::lab::{Role, VIP_L2};
+use serde_json::Value;
 
 use super::{Rig, address, fetch_all, inside, until};
 
@@ -54,9 +55,27 @@ impl Rig {
         .map(drop)
     }
 
+    /// Waits until just these backends of the one service have slots: a planned change takes a second.
+    pub fn wait_owners(&self, names: &[&str]) -> anyhow::Result<()> {
+        until(&format!("slots of {names:?} alone"), PATIENCE, || {
+            let status = self.status()?;
+            let backends = status["services"][0]["backends"].as_array().context("no backends")?;
+            let owners = backends.iter().filter(|backend| backend["slots"].as_u64() > Some(0));
+            // Those that the config does not name are named by their address.
+            let number =
+                |backend: &Value| backend["address"].as_str()?.rsplit('.').next()?.parse::<u8>().ok();
+            let mut owners: Vec<String> =
+                owners.filter_map(number).map(|last| format!("b{}", last.saturating_sub(20))).collect();
+            owners.sort();
+            ensure!(owners == names, "{owners:?}");
+            Ok(Some(()))
+        })
+    }
+
     /// Requests from these ports, each over a connection of its own, are all answered, by each of these backends and
     /// by nobody else.
     pub fn expect_answers_from(&self, ports: Range<u16>, names: &[&str]) -> anyhow::Result<()> {
+        self.wait_owners(names)?;
         let web = SocketAddrV4::new(VIP_L2, 80);
         let answers = fetch_all(&self.lab.netns(Role::Client), web, ports)?;
         let odd = answers.values().find(|name| !names.contains(&name.as_str()));

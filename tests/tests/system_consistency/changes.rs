@@ -75,7 +75,7 @@ fn nothing_breaks_while_the_config_is_loaded_a_hundred_times() -> anyhow::Result
     let crowd = Crowd::gather(4, &Many::new(&[(1, 1), (2, 1), (3, 1), (4, 1)]), Wish::default())?;
     for number in 1..=100_u16 {
         let config = Many::new(&[(1, 2 + number % 3), (2, 2 + number % 2), (3, 2 + number % 5), (4, 10)]);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             crowd.apply(&format!("apply {number}"), &config)?;
         } else {
             crowd.reload(&format!("reload {number}"), &config)?;

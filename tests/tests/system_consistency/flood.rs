@@ -21,7 +21,9 @@ fn disturb(crowd: &Crowd, what: Spoof, count: u32, weights: &[(u8, u16)]) -> any
     ensure!(unsettled > 100, "the change has unsettled {unsettled} slots only");
     let took = crowd.rig.flood(what, count)?;
     let over = Instant::now();
-    let flows = crowd.rig.status()?["flows"].clone();
+    let status = crowd.rig.status()?;
+    let tables = status["flow_tables"].as_array().into_iter().flatten();
+    let flows: u64 = tables.filter_map(|table| table["entries"].as_u64()).sum();
     crowd.wait_settled()?;
     let at_risk = crowd.rig.counted("flow_at_risk")? - at_risk;
     println!(

@@ -40,7 +40,7 @@ pub(super) fn plan(farm: &Farm, wish: Wish) -> Vec<Seat> {
     let mut add = |kind, backend: Option<u8>, count: usize| {
         for _ in 0..count {
             let number = seats.len();
-            let short = backend.is_none() && wish.short_lived > 0 && number % wish.short_lived == 0;
+            let short = backend.is_none() && wish.short_lived > 0 && number.is_multiple_of(wish.short_lived);
             let more = Duration::from_millis(number as u64 * 7 % 3000);
             seats.push(Seat {
                 number,
@@ -117,7 +117,7 @@ impl Client {
         while !self.stopped() {
             let asked = Instant::now();
             match timeout(GIVE_UP, Line::open(self.seat.kind, self.seat.to, &self.seat.identity)).await {
-                Ok(Ok(line)) => self.talk(line).await,
+                Ok(Ok(line)) => self.talk(line, asked).await,
                 Ok(Err(error)) => {
                     locked(&self.tally).refused(&self.seat, asked, &error.to_string());
                     sleep(self.every).await;
@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Asks until the connection breaks, or has lived long enough.
-    async fn talk(&self, mut line: Line) {
+    async fn talk(&self, mut line: Line, opened: Instant) {
         let connected = Instant::now();
         let mut ticks = interval_at(connected.into(), self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,7 +150,9 @@ impl Client {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer for {GIVE_UP:?}"),
             };
-            return locked(&self.tally).broke(&self.seat, asked, home, &broken);
+            // Whose it was is not known before its first answer; it was decided when it was opened.
+            let since = if home.is_some() { asked } else { opened };
+            return locked(&self.tally).broke(&self.seat, since, home, &broken);
         }
     }
 }

@@ -33,10 +33,12 @@ pub(in crate::daemon) fn fit(pins: &Pins, model: &Model) -> Result<(), Error> {
 
 /// The least that maps must hold for all that is in them.
 fn used(observed: &Observed) -> Size {
-    let entries = observed.entries();
+    // All entries: of a service whose ring was being exchanged, some may name the old one.
+    let entries: Vec<_> = observed.ranges.values().chain(observed.exact.values()).collect();
     let schedules = observed.policies.values().map(|policy| policy.schedule_start + policy.schedule_size);
-    let ends = entries.values().map(|entry| entry.ring_start + entry.ring_size).chain(schedules);
-    let services = entries.keys().copied().chain(observed.backends.values().map(|backend| backend.service));
+    let ends = entries.iter().map(|entry| entry.ring_start + entry.ring_size).chain(schedules);
+    let services =
+        entries.iter().map(|entry| entry.id).chain(observed.backends.values().map(|backend| backend.service));
     Size {
         services: services.max().map_or(0, |id| id + 1),
         keys: observed.exact.len() as u32,

@@ -13,6 +13,9 @@ use super::seats::Seat;
 const STALL: Duration = Duration::from_secs(1);
 /// From here on a control connection's waiting is remembered, as the machine's.
 pub(super) const NOTABLE: Duration = Duration::from_millis(50);
+/// Clients that are held up for longer let flows die of silence: records are exact to a second, and the shortest idle time
+/// is two.
+const SILENCE: Duration = Duration::from_millis(1000);
 /// How long after its return a backend's connections may still break: those that had not yet noticed.
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -93,6 +96,7 @@ pub(super) struct Tally {
     faults: Vec<Fault>,
     slow: Vec<Stall>,
     control_slow: Vec<(Duration, Duration)>,
+    held_up: Vec<(Duration, Duration)>,
     seconds: Vec<Second>,
     connections: BTreeMap<Kind, u64>,
     answers: BTreeMap<(Kind, u8), u64>,
@@ -112,6 +116,7 @@ impl Tally {
             faults: Vec::new(),
             slow: Vec::new(),
             control_slow: Vec::new(),
+            held_up: Vec::new(),
             seconds: Vec::new(),
             connections: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -236,6 +241,7 @@ impl Tally {
     pub(super) fn held_up(&mut self, since: Instant) {
         let at = self.since(since);
         self.control_slow.push(at);
+        self.held_up.push(at);
         let second = self.second(at.1);
         second.control_worst = second.control_worst.max(Stall::waited(at));
     }
@@ -255,9 +261,16 @@ impl Tally {
         self.excuses.iter().any(covers)
     }
 
-    /// Faults of connections whose backend lived.
+    /// Whether the clients were held up for so long that the flow may have died of silence.
+    fn silent(&self, (asked, known): (Duration, Duration)) -> bool {
+        let long = self.held_up.iter().filter(|held| Stall::waited(**held) > SILENCE);
+        long.into_iter().any(|held| asked <= held.1 + GRACE && known >= held.0)
+    }
+
+    /// Faults of connections whose backend lived, and that had not been silent for their idle time.
     pub(super) fn unexcused(&self) -> Vec<Fault> {
-        self.faults.iter().filter(|fault| !self.excused(fault.home, fault.at)).cloned().collect()
+        let counts = |fault: &&Fault| !self.excused(fault.home, fault.at) && !self.silent(fault.at);
+        self.faults.iter().filter(counts).cloned().collect()
     }
 
     pub(super) fn report(&self) -> Report {
@@ -286,7 +299,7 @@ impl Tally {
 pub struct Report {
     /// Broken, moved and missing connections whose backend lived.
     pub faults: Vec<Fault>,
-    /// Those whose backend did not.
+    /// Those whose backend did not, or whose client was held up for an idle time.
     pub excused: usize,
     /// Waits over a second that the control set did not have.
     pub stalls: Vec<Stall>,
@@ -336,7 +349,7 @@ impl Report {
         json!({
             "seconds": self.length.as_secs(),
             "faults": self.faults.len(),
-            "faults_of_the_dead": self.excused,
+            "faults_excused": self.excused,
             "stalls": self.stalls.len(),
             "slow_with_the_machine": self.machine.len(),
             "connections": connections,

@@ -103,7 +103,7 @@ fn a_move_that_was_interrupted_is_undone_or_ended() -> anyhow::Result<()> {
         let library = library(&directory)?;
         let small = KernelPlane::open(&library)?.glance()?.size;
         let large = lb_userspace::reconcile::Size { ring_slots: 262_144, ..small };
-        let resize = Resize::prepare(&library, &large)?;
+        let mut resize = Resize::prepare(&library, &large)?;
         if switched {
             resize.switch()?;
         }

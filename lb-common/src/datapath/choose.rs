@@ -208,7 +208,11 @@ fn keep<T: Tables>(
         Wish::Correct => tables.correct_flow(asked.table, &asked.key, &asked.entry),
         Wish::Record => match tables.record_flow(asked.table, &asked.key, &asked.entry) {
             Recorded::New => {}
-            Recorded::Failed => tables.count_note(service.id, Reason::FlowNotRecorded),
+            // Nor counted: its next packet tries again.
+            Recorded::Failed => {
+                tables.count_note(service.id, Reason::FlowNotRecorded);
+                return Some(id);
+            }
             Recorded::Present => match tables.flow(asked.table, &asked.key) {
                 Some(flow) if flow.service == service.id => {
                     return BackendId::new(flow.backend).filter(|id| alive(tables, *id)).or(Some(id));

@@ -102,7 +102,8 @@ fn remembered<T: Tables>(
     asked: &mut Asked,
 ) -> Option<BackendId> {
     let found = tables.affinity(&asked.client)?;
-    let age_ns = asked.now_ns.wrapping_sub(found.last_seen_ns);
+    // Another CPU may have stamped it since the clock was read.
+    let age_ns = asked.now_ns.saturating_sub(found.last_seen_ns);
     if age_ns > u64::from(policy.affinity_ms) * MS_NS {
         return None;
     }

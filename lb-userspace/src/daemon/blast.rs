@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::{Pace, Recent};
 use crate::model::ring::{self, Member, Seed};
-use crate::model::{IdleTimes, Model, Service, Tracking};
+use crate::model::{Algorithm, IdleTimes, Model, Service, Tracking};
 use crate::reconcile::{Census, Desired, DesiredService, Observed, narrow};
 
 /// A number of flows.
@@ -170,6 +170,14 @@ fn moving(
     here: &Here<'_>,
 ) -> BTreeMap<u32, u64> {
     let mut moving = BTreeMap::new();
+    let by_source = desired.flows.algorithm == Algorithm::SourceHash;
+    if by_source != (entry.flags & ServiceEntry::BY_SOURCE != 0) {
+        // Flows fall into other slots, all of them.
+        for slot in scene.observed.rings.get(&entry.id).into_iter().flatten() {
+            *moving.entry(slot.current().get()).or_default() += 1;
+        }
+        return moving;
+    }
     if !scene.written.contains(&entry.ring_start) {
         return moving;
     }
@@ -229,8 +237,12 @@ impl<'a> Here<'a> {
         let all_recorded = self.entry.flags & ServiceEntry::TRACKED != 0 && self.scene.left.is_some();
         let (count, accuracy) = numbers.fold((0, Accuracy::Exact), |(count, accuracy), number| {
             let recent = self.recent.flows.get(number).copied().unwrap_or(0);
-            if all_recorded || recent == 0 && recorded(number) == 0 {
+            let ever = self.scene.counted.get(number).copied().unwrap_or(0);
+            if all_recorded || ever == 0 && recorded(number) == 0 {
                 (count + recorded(number), accuracy)
+            } else if recent == 0 {
+                // Any of them may have lived for so long.
+                (count + ever.max(recorded(number)), accuracy.max(Accuracy::AtMost))
             } else {
                 (count + recent.max(recorded(number)), accuracy.max(self.recent.accuracy))
             }

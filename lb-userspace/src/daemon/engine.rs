@@ -29,7 +29,7 @@ use crate::model::{Interface, Model};
 use crate::netlink::{Link, groups, keep_groups};
 use crate::reconcile::{Memo, Observed, Plan, Size, plan};
 pub use candidate::{Applied, Candidate};
-pub(super) use fit::fit;
+pub(super) use fit::{accepted, fit};
 use known::known_uses;
 pub(super) use known::{down, places};
 use settling::Settling;
@@ -48,6 +48,9 @@ struct Prepared {
 /// The one writer of a data plane.
 pub struct Engine {
     instance: Instance,
+    /// By number of backends that QUIC packets name: packets, and since when there have been no more, in monotonic
+    /// nanoseconds.
+    named: BTreeMap<u32, (u64, u64)>,
     plane: KernelPlane,
     /// What the config lists.
     listed: Model,
@@ -99,7 +102,8 @@ impl Engine {
         machine: Machine<'_>,
         lock: Lock,
     ) -> Result<(Self, Applied), Error> {
-        fit(&instance.pins, &candidate.loaded.model)?;
+        let accepted = |observed: &Observed| accepted(instance, &candidate, observed);
+        fit(&instance.pins, &candidate.loaded.model, &accepted)?;
         KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
         let mut engine = Self::adopt(instance, &candidate, lock)?;
         instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
@@ -133,6 +137,7 @@ impl Engine {
         let saved = draining::found(saved, &listed, &observed);
         Ok(Self {
             instance: instance.clone(),
+            named: BTreeMap::new(),
             plane,
             model: saved.drains.join(&listed),
             listed,

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::engine::{down, fit};
+use super::engine::{accepted, down, fit};
 use super::overrides::{self, Order};
 use super::{
     Applied, Candidate, Engine, Error, Finding, Instance, Machine, Saved, announce, is_running, next_hops,
     tuning,
 };
 use crate::config;
-use crate::dataplane::{KernelPlane, attached};
+use crate::dataplane::{KernelPlane, attached, recover};
 use crate::model::Interface;
 use crate::netlink::{Resolutions, Snapshot, Target, links, resolve};
+use crate::reconcile::Observed;
 
 /// How long unresolved next hops are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,7 +75,8 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
     let lock = instance.pins.lock()?;
     if !dry_run {
-        fit(&instance.pins, &candidate.loaded.model)?;
+        let accepted = |observed: &Observed| accepted(instance, &candidate, observed);
+        fit(&instance.pins, &candidate.loaded.model, &accepted)?;
     }
     let mut engine = Engine::adopt(instance, &candidate, lock)?;
     if dry_run {
@@ -139,8 +141,10 @@ pub(super) fn targets(instance: &Instance, candidate: &Candidate) -> Result<Vec<
 
 /// Takes the operator's word about a backend where no daemon runs; whom it is about.
 pub async fn order_once(instance: &Instance, order: &Order) -> Result<Vec<String>, Error> {
-    let plane = KernelPlane::open(&instance.pins)?;
+    KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
     let lock = instance.pins.lock()?;
+    recover(&instance.pins)?;
+    let plane = KernelPlane::open(&instance.pins)?;
     let saved = Saved::load(&instance.state)?.unwrap_or_default();
     let candidate = Candidate::parse(&saved.origin, &saved.config, true)?;
     let present = overrides::current(&saved.overrides, Saved::now());

@@ -4,6 +4,9 @@ use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use lb_common::abi::{REASON_SLOTS, names::*};
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::Error;
 use super::flow_maps::FlowMaps;
@@ -51,18 +54,65 @@ pub(super) fn copy(old: &Maps, new: &mut Maps) -> Result<(), Error> {
 
 /// Copies the flows that were seen since then (monotonic nanoseconds) and are not there.
 pub(super) fn copy_since(old: &Maps, new: &mut Maps, since_ns: u64) -> Result<(), Error> {
+    let mut spread = Spread::new()?;
     for (table, tcp) in FlowMaps::all() {
         let most = 2 * old.size.flows(table, tcp) as usize;
         let entries = old.flows.table(table, tcp).iter().take(most).filter_map(Result::ok);
         for (key, entry) in entries.filter(|(_, entry)| entry.last_seen_ns >= since_ns) {
+            spread.turn()?;
             absent(new.flows.table_mut(table, tcp).insert(key, entry, IF_ABSENT), flow_table(table, tcp))?;
         }
     }
+    drop(spread);
     let clients = old.affinity.iter().take(2 * old.size.affinity as usize).filter_map(Result::ok);
     for (client, entry) in clients.filter(|(_, entry)| entry.last_seen_ns >= since_ns) {
         absent(new.affinity.insert(client, entry, IF_ABSENT), AFFINITY)?;
     }
     Ok(())
+}
+
+/// Has this thread take turns on all CPUs: each has a part of a flow table that only it can fill
+/// (`BPF_F_NO_COMMON_LRU`). It is back where it may be when this is dropped.
+struct Spread {
+    before: CpuSet,
+    cpus: Vec<usize>,
+    done: usize,
+}
+
+/// Insertions on one CPU before it is the next one's turn.
+const TURN: usize = 256;
+
+impl Spread {
+    fn new() -> Result<Self, Error> {
+        let before = sched_getaffinity(THIS_THREAD).map_err(unpinned)?;
+        let cpus = (0..CpuSet::count()).filter(|cpu| before.is_set(*cpu).unwrap_or(false)).collect();
+        Ok(Self { before, cpus, done: 0 })
+    }
+
+    fn turn(&mut self) -> Result<(), Error> {
+        if self.done.is_multiple_of(TURN)
+            && let Some(cpu) = self.cpus.get(self.done / TURN % self.cpus.len().max(1))
+        {
+            let mut one = CpuSet::new();
+            one.set(*cpu).and_then(|()| sched_setaffinity(THIS_THREAD, &one)).map_err(unpinned)?;
+        }
+        self.done += 1;
+        Ok(())
+    }
+}
+
+impl Drop for Spread {
+    fn drop(&mut self) {
+        if let Err(error) = sched_setaffinity(THIS_THREAD, &self.before) {
+            tracing::warn!(%error, "this thread stays on one CPU");
+        }
+    }
+}
+
+const THIS_THREAD: Pid = Pid::from_raw(0);
+
+fn unpinned(errno: Errno) -> Error {
+    Error::File { action: "choosing CPUs of", path: "/proc/self".into(), source: errno.into() }
 }
 
 /// What is there already is no failure.

@@ -64,11 +64,15 @@ fn max_entries(size: &Size) -> [(&'static str, u32); 28] {
 
 /// The XDP program `name` of an object, loaded.
 pub(super) fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
-    let program = object.program_mut(name).ok_or(Error::Missing(name))?;
-    let refused = |source| Error::Program { program: name, source };
-    let program: &mut Xdp = program.try_into().map_err(refused)?;
-    program.load().map_err(refused)?;
+    let program = loaded(object, name)?;
+    program.load().map_err(|source| Error::Program { program: name, source })?;
     Ok(program)
+}
+
+/// The same, of one that has been loaded.
+pub(super) fn loaded<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = object.program_mut(name).ok_or(Error::Missing(name))?;
+    program.try_into().map_err(|source| Error::Program { program: name, source })
 }
 
 /// What the verifier says of a program.

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 
+use aya::Ebpf;
 use aya::maps::MapInfo;
 use aya::programs::links::PinnedLink;
 use aya::programs::loaded_programs;
@@ -50,25 +51,37 @@ impl Resize {
     }
 
     /// Has every attached program work on the new maps. If one interface fails, all go back to the old ones.
-    pub fn switch(&self) -> Result<(), Error> {
-        let switched = self.replace_all(&self.next, &self.new);
+    pub fn switch(&mut self) -> Result<(), Error> {
+        let instances = self.load(&self.next, &self.new)?;
+        // What was recorded while the programs were loaded, which takes longest.
+        copy_since(&self.old, &mut self.new, self.began_ns.saturating_sub(SLACK_NS))?;
+        let switched = self.replace(instances);
         if switched.is_err() {
-            self.replace_all(&self.pins, &self.old)?;
+            self.replace(self.load(&self.pins, &self.old)?)?;
         }
         switched
     }
 
-    /// Puts instances on these maps onto all interfaces.
-    fn replace_all(&self, pins: &Pins, maps: &Maps) -> Result<(), Error> {
+    /// Loads an instance on these maps for each interface.
+    fn load(&self, pins: &Pins, maps: &Maps) -> Result<Vec<(u32, Ebpf)>, Error> {
+        let mut instances = Vec::new();
         for ifindex in self.pins.links() {
             let Some(port) = maps.port_of(ifindex)? else { continue };
             let mut object = object::balancer(pins, &maps.size, port)?;
             stages::set(pins, &mut object, port)?;
-            let program = object::program(&mut object, BALANCER_PROGRAM)?;
+            object::program(&mut object, BALANCER_PROGRAM)?;
+            instances.push((ifindex, object));
+        }
+        Ok(instances)
+    }
+
+    /// Puts instances onto their interfaces.
+    fn replace(&self, instances: Vec<(u32, Ebpf)>) -> Result<(), Error> {
+        for (ifindex, mut object) in instances {
             let name = format!("interface {ifindex}");
             let link = PinnedLink::from_pin(self.pins.link(ifindex))
                 .map_err(|error| attach::link_error(&name, &error))?;
-            attach::replace(program, link, &name)?;
+            attach::replace(object::loaded(&mut object, BALANCER_PROGRAM)?, link, &name)?;
         }
         Ok(())
     }
@@ -76,7 +89,11 @@ impl Resize {
     /// Brings what was recorded since the copy, and puts the new maps' pins where the old ones were.
     pub fn finish(mut self) -> Result<(), Error> {
         // Stamps are exact to a second.
-        copy_since(&self.old, &mut self.new, self.began_ns.saturating_sub(SLACK_NS))?;
+        let since_ns = self.began_ns.saturating_sub(SLACK_NS);
+        // The programs work on the new maps already: there is no way back for a few flows' sake.
+        if let Err(error) = copy_since(&self.old, &mut self.new, since_ns) {
+            tracing::error!(%error, "some flows were not brought to the new maps");
+        }
         commit(&self.pins, &self.next)
     }
 }
@@ -120,7 +137,8 @@ pub fn recover(pins: &Pins) -> Result<(), Error> {
     }
     tracing::warn!("a move to maps of other sizes was interrupted: ended now");
     if BALANCER_MAPS.iter().all(|name| next.map(name).exists()) {
-        let resize = Resize { old: open(pins)?, new: open(&next)?, began_ns: 0, pins: pins.clone(), next };
+        let mut resize =
+            Resize { old: open(pins)?, new: open(&next)?, began_ns: 0, pins: pins.clone(), next };
         resize.switch()?;
         return resize.finish();
     }

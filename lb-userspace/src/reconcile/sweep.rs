@@ -180,7 +180,13 @@ impl Sweep {
                 Some(watched) => self.settled(watched, slots, now, history, &mut census),
                 None => slots.clone(),
             };
-            words.iter().for_each(|slot| census.count(*id, *slot));
+            for (index, (slot, before)) in words.iter().zip(slots).enumerate() {
+                // One that has only become late now: flows may have spoken, and been recorded, behind the read position.
+                let was_late = watched.and_then(|watched| watched.slots.get(index));
+                let was_late = was_late.is_some_and(|begun| begun.state() == SlotState::Late);
+                let turns_late = slot.state() == SlotState::Late && !was_late;
+                census.count(*id, if turns_late { *before } else { *slot });
+            }
             let changed: Vec<Option<Slot>> =
                 words.iter().zip(slots).map(|(new, old)| (new != old).then_some(*new)).collect();
             if changed.iter().any(Option::is_some) {

@@ -23,8 +23,34 @@ impl Engine {
             return Ok(Vec::new());
         }
         let observed = self.plane.glance()?;
-        let left = self.settling.fresh_census().cloned();
+        let mut left = self.settling.fresh_census().cloned();
+        if let Some(left) = &mut left {
+            self.keep_named(&observed, left)?;
+        }
         Ok(self.release(&observed, left.as_ref()))
+    }
+
+    /// QUIC packets that name their server are recorded nowhere: such a backend may have flows until no packet has come
+    /// for it for an idle time.
+    fn keep_named(&mut self, observed: &Observed, left: &mut Census) -> Result<(), Error> {
+        let counted = self.plane.counters()?.backends;
+        let places = places(observed);
+        for service in &self.model.services {
+            let named = service.quic.is_some_and(|quic| quic.server_id.is_some());
+            for backend in service.backends.iter().filter(|b| named && b.server_id.is_some()) {
+                let Some((number, _)) = places.get(&(service.id, backend.address)) else { continue };
+                let packets = counted.get(number).map_or(0, |counted| counted.packets);
+                let (seen, since_ns) = self.named.entry(*number).or_insert((packets, observed.now_ns));
+                if *seen != packets {
+                    (*seen, *since_ns) = (packets, observed.now_ns);
+                }
+                let idle_ns = service.flows.idle.established.as_nanos();
+                if u128::from(observed.now_ns.saturating_sub(*since_ns)) < idle_ns {
+                    left.current.insert(*number);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same where no daemon runs, so that slots stay fresh for as long as nobody settles them.
@@ -32,6 +58,7 @@ impl Engine {
         let observed = self.plane.glance()?;
         let mut left = self.settling.fresh_census().cloned();
         if let Some(left) = &mut left {
+            self.keep_named(&observed, left)?;
             self.saved.drains.heard_out(&self.listed, &places(&observed), left, Saved::now());
         }
         Ok(self.release(&observed, left.as_ref()))

@@ -1,6 +1,8 @@
 //! Maps that do not fit a config: those of a data plane that is there are exchanged for others, without a gap.
 
-use crate::daemon::{Error, sizing};
+use super::{Candidate, places};
+use crate::daemon::guard::guard;
+use crate::daemon::{Error, Instance, Saved, overrides, sizing};
 use crate::dataplane::{KernelPlane, Pins, Resize, recover};
 use crate::model::Model;
 use crate::reconcile::{Observed, Size};
@@ -8,27 +10,42 @@ use crate::reconcile::{Observed, Size};
 /// Ends what a killed process left, and moves to maps of the sizes that `model` asks for, where there are maps and they
 /// differ. To be called by whoever holds the lock, before the maps are opened. Where there is no room for larger ones the
 /// old ones go on; if they are too small for the config, that is told by its plan.
-pub(in crate::daemon) fn fit(pins: &Pins, model: &Model) -> Result<(), Error> {
+pub(in crate::daemon) fn fit(pins: &Pins, model: &Model, accepted: Accepted<'_>) -> Result<(), Error> {
     recover(pins)?;
     if !pins.is_live() {
         return Ok(());
     }
     let observed = KernelPlane::open(pins)?.glance()?;
+    // What is going to be refused changes nothing.
+    if !accepted(&observed) {
+        return Ok(());
+    }
     let size = sizing::moved(model, &observed.size, &used(&observed));
     if size == observed.size {
         return Ok(());
     }
-    let moved = Resize::prepare(pins, &size).and_then(|resize| {
+    let moved = Resize::prepare(pins, &size).and_then(|mut resize| {
         resize.switch()?;
         resize.finish()
     });
     match moved {
         Ok(()) => tracing::info!(?size, "moved to maps of other sizes"),
         Err(error) => {
-            tracing::error!(%error, "could not move to maps of other sizes: the old ones are in use")
+            tracing::error!(%error, "could not move to maps of other sizes: going on with those that are in use");
+            recover(pins)?;
         }
     }
     Ok(())
+}
+
+/// Whether guard rails let a config through, in this state of the data plane.
+type Accepted<'a> = &'a dyn Fn(&Observed) -> bool;
+
+/// What they say of a candidate.
+pub(in crate::daemon) fn accepted(instance: &Instance, candidate: &Candidate, observed: &Observed) -> bool {
+    let saved = Saved::load(&instance.state).ok().flatten().unwrap_or_default();
+    let words = overrides::current(&saved.overrides, Saved::now());
+    candidate.force || guard(&places(observed), &words, &candidate.loaded.model).is_empty()
 }
 
 /// The least that maps must hold for all that is in them.

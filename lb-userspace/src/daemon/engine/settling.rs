@@ -24,7 +24,9 @@ pub(super) struct Settling {
     history: History,
     due_ns: Option<u64>,
     census: Option<Census>,
-    /// Nothing has changed since the census.
+    /// Plans that have changed something.
+    plans: u64,
+    /// Nothing has changed since the census began.
     counted: bool,
     forced: u64,
 }
@@ -34,7 +36,7 @@ impl Settling {
     pub(super) fn adopt(observed: &Observed, untouched: Duration) -> Self {
         let untouched_ns = u64::try_from(untouched.as_nanos()).unwrap_or(u64::MAX);
         let history = History::adopt(observed, observed.now_ns.saturating_sub(untouched_ns));
-        Self { history, due_ns: None, census: None, counted: false, forced: 0 }
+        Self { history, due_ns: None, census: None, plans: 0, counted: false, forced: 0 }
     }
 
     pub(super) fn history(&self) -> &History {
@@ -46,6 +48,7 @@ impl Settling {
         self.history.note(observed, plan);
         self.due_ns = plan.due_ns;
         self.counted &= plan.steps.is_empty();
+        self.plans += u64::from(!plan.steps.is_empty());
     }
 
     /// What the last sweep has found, if that still holds.
@@ -64,6 +67,8 @@ pub struct Look {
 pub struct Swept {
     sweep: Sweep,
     loads: BTreeMap<BackendId, i64>,
+    /// How many plans had been executed by then.
+    plans: u64,
 }
 
 impl Look {
@@ -85,7 +90,10 @@ impl Engine {
         }
         let reader = FlowReader::open(&self.instance.pins)?;
         let loads = self.plane.loads(&observed.counted());
-        Ok(Some(Look { swept: Swept { sweep: Sweep::begin(&observed), loads }, reader }))
+        Ok(Some(Look {
+            swept: Swept { sweep: Sweep::begin(&observed), loads, plans: self.settling.plans },
+            reader,
+        }))
     }
 
     /// Ends a sweep that has seen all flows: settles slots and frees ids where it is time.
@@ -102,7 +110,8 @@ impl Engine {
         }
         self.settling.forced += census.forced;
         self.settling.census = Some(census);
-        self.settling.counted = true;
+        // A flow that began on a backend behind the read position, before a plan took its slots away, is not in it.
+        self.settling.counted = swept.plans == self.settling.plans;
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub struct Wish {
     pub every: Duration,
     /// One connection in so many ends every few seconds, and another takes its seat.
     pub short_lived: usize,
+    /// Only what becomes of connections that have had an answer counts: a server that is flooded refuses others.
+    pub established_only: bool,
 }
 
 impl Default for Wish {
@@ -50,6 +52,7 @@ impl Default for Wish {
             control: 10,
             every: Duration::from_millis(500),
             short_lived: 10,
+            established_only: false,
         }
     }
 }
@@ -65,7 +68,7 @@ pub struct Load {
 impl Load {
     /// Connects all of them from the client, and waits until each has had an answer.
     pub fn start(rig: &Rig, farm: &Farm, wish: Wish) -> anyhow::Result<Self> {
-        let tally = Arc::new(Mutex::new(Tally::new(Instant::now())));
+        let tally = Arc::new(Mutex::new(Tally::new(Instant::now(), wish.established_only)));
         let stop = Arc::new(AtomicBool::new(false));
         let (client, plan) = (rig.lab.netns(Role::Client), seats::plan(farm, wish));
         let (wanted, shared) = (plan.len(), (Arc::clone(&tally), Arc::clone(&stop)));

@@ -93,6 +93,7 @@ struct Excuse {
 #[derive(Debug)]
 pub(super) struct Tally {
     start: Instant,
+    established_only: bool,
     faults: Vec<Fault>,
     slow: Vec<Stall>,
     control_slow: Vec<(Duration, Duration)>,
@@ -110,9 +111,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(start: Instant) -> Self {
+    pub(super) fn new(start: Instant, established_only: bool) -> Self {
         Self {
             start,
+            established_only,
             faults: Vec::new(),
             slow: Vec::new(),
             control_slow: Vec::new(),
@@ -252,6 +254,9 @@ impl Tally {
 
     /// Of one whose backend has never answered it is known only that it may have been a dying one's.
     fn excused(&self, home: Option<u8>, (asked, known): (Duration, Duration)) -> bool {
+        if self.established_only && home.is_none() {
+            return true;
+        }
         let covers = |excuse: &Excuse| {
             let until = if home.is_some() { excuse.to } else { excuse.moved };
             home.is_none_or(|home| home == excuse.backend)

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use lb_common::abi::{BackendState, FlowEntry, FlowKey, FlowTable, mapped};
 use lb_tests::bpf::TestPins;
-use lb_userspace::dataplane::{DataPlane, FlowReader, KernelPlane, monotonic_ns};
+use lb_userspace::dataplane::{DataPlane, FlowReader, KernelPlane, Resize, monotonic_ns};
 use lb_userspace::model::{Admission, FlowRules, Protocol, ServiceId};
 use lb_userspace::reconcile::{
     Desired, DesiredBackend, DesiredService, FlowSizes, History, Memo, Size, Step, Sweep, plan,
@@ -129,6 +129,45 @@ fn a_sweep_sees_every_flow_and_deletes_the_dead_ones() {
     assert_eq!(count(&plane), live - 1);
 }
 
+/// Each CPU fills a part of its own: more flows than one part holds are brought to the parts of all.
+#[test]
+fn maps_of_another_size_get_the_flows_of_all_cpus() {
+    const EACH: u32 = 15_000;
+    let pins = TestPins::new();
+    let cpus = cpus();
+    let all = EACH * cpus.len() as u32;
+    // With room beside them: parts fill unevenly.
+    let old = plane(&pins, &size(all / 2 * 3));
+    let now = monotonic_ns();
+    let entry = |_| FlowEntry { service: 0, backend: BACKEND, last_seen_ns: now, ..FlowEntry::default() };
+    for (n, cpu) in (0..).zip(cpus) {
+        let mut reader = FlowReader::open(&pins).expect("the tables");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                stay_on(cpu);
+                fill(&mut reader, n * EACH..(n + 1) * EACH, entry);
+            });
+        });
+    }
+    assert_eq!(count(&old), u64::from(all));
+    let mut resize = Resize::prepare(&pins, &size(all / 2 * 3 + 1024)).expect("other maps");
+    resize.switch().expect("nothing is attached");
+    resize.finish().expect("the pins change places");
+    let new = KernelPlane::open(&pins).expect("the other maps");
+    assert_eq!(count(&new), u64::from(all));
+}
+
+fn cpus() -> Vec<usize> {
+    let may = sched_getaffinity(Pid::from_raw(0)).expect("every kernel tells");
+    (0..CpuSet::count()).filter(|cpu| may.is_set(*cpu).unwrap_or(false)).collect()
+}
+
+fn stay_on(cpu: usize) {
+    let mut one = CpuSet::new();
+    one.set(cpu).expect("a CPU's number");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("staying on a CPU");
+}
+
 /// How long a sweep of ten million flows takes: `cargo test -p lb-tests --test bpf_sweep -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes gigabytes: for measurements"]
@@ -138,16 +177,13 @@ fn ten_million_flows() {
     // Every CPU has a part of the table of its own, and does not borrow.
     let plane = plane(&pins, &size(FLOWS + FLOWS / 4));
     let now = monotonic_ns();
-    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("our CPUs");
-    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
+    let cpus = cpus();
     let begun = Instant::now();
     thread::scope(|scope| {
         for (index, cpu) in cpus.iter().enumerate() {
             let (pins, part) = (&pins, FLOWS / cpus.len() as u32);
             scope.spawn(move || {
-                let mut set = CpuSet::new();
-                set.set(*cpu).expect("a CPU");
-                sched_setaffinity(Pid::from_raw(0), &set).expect("a thread's CPU");
+                stay_on(*cpu);
                 let mut reader = FlowReader::open(pins).expect("the tables");
                 let first = index as u32 * part;
                 fill(&mut reader, first..first + part, |_| FlowEntry {

@@ -63,10 +63,11 @@ impl Stall {
         at.1.saturating_sub(at.0)
     }
 
-    /// A wait that the machine does not explain. What was lost while it was busy is sent again after twice the time of the
+    /// A wait that the machine does not explain, of a connection that has had an answer before: one that has not may have
+    /// been refused by a server that is busy. What was lost while it was busy is sent again after twice the time of the
     /// time before, so that a connection may wait twice as long as the machine was.
     fn counts(&self) -> bool {
-        Self::waited(self.at).saturating_sub(2 * self.control) > STALL
+        self.home.0.is_some() && Self::waited(self.at).saturating_sub(2 * self.control) > STALL
     }
 }
 

@@ -27,18 +27,6 @@ fn config(service: &str, backends: &[(u8, &str)]) -> String {
 
 const THREE: [(u8, &str); 3] = [(1, ""), (2, ""), (3, "")];
 
-/// A download from this backend; those from others are ended.
-fn download_from(rig: &Rig, name: &str, ports: std::ops::Range<u16>) -> anyhow::Result<Download> {
-    for port in ports {
-        let download = Download::start(rig, VIP_L2, port, "1m")?;
-        if download.server == name {
-            return Ok(download);
-        }
-        download.cancel()?;
-    }
-    anyhow::bail!("{name} serves nobody")
-}
-
 /// `lb apply` of this text, with options.
 fn apply(rig: &Rig, text: &str, options: &[&str]) -> anyhow::Result<Run> {
     let path = rig.write_text(text)?.display().to_string();
@@ -70,7 +58,7 @@ fn a_removed_backend_keeps_its_connection_until_it_ends() -> anyhow::Result<()> 
     let rig = Rig::new(3, 50)?;
     rig.write_text(&config("", &THREE))?;
     rig.run(&[])?;
-    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    let kept = Download::start_from(&rig, "b1", 40_000..40_040)?;
     let two = config("", &THREE[1..]);
     let dry = apply(&rig, &two, &["--dry-run"])?.expect(0)?;
     dry.says(&[
@@ -114,7 +102,7 @@ fn a_connection_that_outlives_its_backend_s_removal_is_whole() -> anyhow::Result
     let rig = Rig::new(3, 8)?;
     rig.write_text(&config("", &THREE))?;
     rig.run(&[])?;
-    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    let kept = Download::start_from(&rig, "b1", 40_000..40_040)?;
     apply(&rig, &config("", &THREE[1..]), &[])?.expect(0)?;
     kept.finish()
 }
@@ -124,8 +112,8 @@ fn with_on_remove_drop_its_connections_move_at_once() -> anyhow::Result<()> {
     let rig = Rig::new(3, 30)?;
     rig.write_text(&config("    on_remove: drop\n", &THREE))?;
     rig.run(&[])?;
-    let lost = download_from(&rig, "b1", 40_000..40_040)?;
-    let other = download_from(&rig, "b2", 41_000..41_040)?;
+    let lost = Download::start_from(&rig, "b1", 40_000..40_040)?;
+    let other = Download::start_from(&rig, "b2", 41_000..41_040)?;
     let two = config("    on_remove: drop\n", &THREE[1..]);
     apply(&rig, &two, &["--dry-run"])?.expect(0)?.says(&["going at once: 203.0.113.21", "move and break"])?;
     apply(&rig, &two, &[])?.expect(0)?;
@@ -140,7 +128,7 @@ fn a_deadline_ends_a_removal_and_a_drain() -> anyhow::Result<()> {
     rig.write_text(&config("", &THREE))?;
     rig.run(&[])?;
     // By the operator: the drain goes on, without the flows.
-    let lost = download_from(&rig, "b1", 40_000..40_040)?;
+    let lost = Download::start_from(&rig, "b1", 40_000..40_040)?;
     rig.lb(["drain", "b1", "--deadline", "4s", "--wait"])?
         .expect(1)?
         .says(&["left", "the deadline has come"])?;
@@ -153,13 +141,13 @@ fn a_deadline_ends_a_removal_and_a_drain() -> anyhow::Result<()> {
     rig.wait_backend(1, "back", |b| b["state"] == "up" && b["slots"].as_u64() > Some(1000))?;
     // By the config.
     let deadline = "    drain_deadline: 4s\n";
-    let lost = download_from(&rig, "b1", 41_000..41_040)?;
+    let lost = Download::start_from(&rig, "b1", 41_000..41_040)?;
     let drained = config(deadline, &[(1, ", drain: true"), (2, ""), (3, "")]);
     apply(&rig, &drained, &[])?.expect(0)?;
     rig.wait_backend(1, "drained", |b| b["state"] == "drained" && b["slots"] == 0)?;
     ensure!(lost.finish().is_err(), "a download outlived the deadline");
     apply(&rig, &config(deadline, &THREE), &[])?.expect(0)?;
-    let lost = download_from(&rig, "b1", 42_000..42_040)?;
+    let lost = Download::start_from(&rig, "b1", 42_000..42_040)?;
     apply(&rig, &config(deadline, &THREE[1..]), &[])?.expect(0)?;
     wait_gone(&rig, 1, None)?;
     ensure!(lost.finish().is_err(), "a download outlived the deadline");
@@ -171,7 +159,7 @@ fn without_a_daemon_the_next_apply_retires_who_is_done() -> anyhow::Result<()> {
     let rig = Rig::new(3, 40)?;
     let path = rig.write_text(&config("", &THREE))?.display().to_string();
     rig.lb(["attach", "eth0", "--config", &path])?.expect(0)?;
-    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    let kept = Download::start_from(&rig, "b1", 40_000..40_040)?;
     let two = config("", &THREE[1..]);
     apply(&rig, &two, &["--dry-run"])?.expect(0)?.says(&["0 flows move", "leaving when"])?;
     apply(&rig, &two, &[])?.expect(0)?;

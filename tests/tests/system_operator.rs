@@ -9,18 +9,6 @@ use lb_userspace::lab::{Role, VIP_L2};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// A download from this backend; those from others are ended.
-fn download_from(rig: &Rig, name: &str, ports: std::ops::Range<u16>) -> anyhow::Result<Download> {
-    for port in ports {
-        let download = Download::start(rig, VIP_L2, port, "1m")?;
-        if download.server == name {
-            return Ok(download);
-        }
-        download.cancel()?;
-    }
-    anyhow::bail!("{name} serves nobody")
-}
-
 fn word(rig: &Rig, words: &[&str], code: i32) -> anyhow::Result<Run> {
     rig.lb(words)?.expect(code)
 }
@@ -29,7 +17,7 @@ fn word(rig: &Rig, words: &[&str], code: i32) -> anyhow::Result<Run> {
 fn drain_keeps_flows_and_disable_ends_them_until_enable() -> anyhow::Result<()> {
     let rig = Rig::new(3, 6)?;
     rig.watch(&Watched::new("{type: tcp, interval: 500ms}", 3))?;
-    let kept = download_from(&rig, "b1", 40_000..40_040)?;
+    let kept = Download::start_from(&rig, "b1", 40_000..40_040)?;
     word(&rig, &["drain", "b1", "--reason", "kernel update"], 0)?
         .says(&["web/203.0.113.21", "no new flows"])?;
     let shown = rig.wait_backend(1, "drained", |b| b["state"] == "draining" && b["slots"] == 0)?;
@@ -49,7 +37,7 @@ fn drain_keeps_flows_and_disable_ends_them_until_enable() -> anyhow::Result<()> 
     word(&rig, &["enable", "web/203.0.113.21"], 0)?;
     rig.wait_backend(1, "enabled", |b| b["state"] == "up" && b["slots"].as_u64() > Some(1000))?;
     rig.expect_answers_from(21_000..21_060, &["b1", "b2", "b3"])?;
-    let lost = download_from(&rig, "b1", 41_000..41_040)?;
+    let lost = Download::start_from(&rig, "b1", 41_000..41_040)?;
     word(&rig, &["disable", "b1"], 0)?.says(&["no flows"])?;
     rig.wait_backend(1, "disabled", |b| b["state"] == "disabled" && b["slots"] == 0)?;
     ensure!(lost.finish().is_err(), "a disabled backend finished a download");

@@ -76,14 +76,6 @@ impl Observed {
         taken.map(|policy| (policy.schedule_start, policy.schedule_size))
     }
 
-    /// Slots by service id whose last change has not settled; only of services that have any.
-    pub fn unsettled(&self) -> BTreeMap<u32, u64> {
-        let unsettled = |slot: &&Slot| slot.state() != SlotState::Settled;
-        let counts =
-            self.rings.iter().map(|(id, slots)| (*id, slots.iter().filter(unsettled).count() as u64));
-        counts.filter(|(_, count)| *count > 0).collect()
-    }
-
     /// An entry of each service, by the service's id. All of its keys have the same, unless whoever changed them was
     /// killed meanwhile: what its record says is written first, and so is what counts.
     pub fn entries(&self) -> BTreeMap<u32, ServiceEntry> {

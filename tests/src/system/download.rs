@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use lb_userspace::lab::{Interrupt, Process, Role};
+use lb_userspace::lab::{Interrupt, Process, Role, VIP_L2};
 
 use super::{Rig, until};
 
@@ -36,6 +37,18 @@ impl Download {
             Ok(name.map(|name| name.trim().to_owned()).filter(|_| file.exists()))
         })?;
         Ok(Self { process, file, big: rig.lab.big_file(), server })
+    }
+
+    /// One from this backend at [`VIP_L2`]; those from others are ended.
+    pub fn start_from(rig: &Rig, name: &str, ports: Range<u16>) -> anyhow::Result<Self> {
+        for port in ports {
+            let download = Self::start(rig, VIP_L2, port, "1m")?;
+            if download.server == name {
+                return Ok(download);
+            }
+            download.cancel()?;
+        }
+        anyhow::bail!("{name} serves nobody")
     }
 
     /// An error if it has ended already: then what was to be shown during it was not shown.

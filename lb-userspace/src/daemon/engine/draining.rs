@@ -6,7 +6,7 @@ use super::{Engine, Error, Saved, places};
 use crate::daemon::leaving::{next_deadline, overdue};
 use crate::daemon::{Drains, Leaver, overrides};
 use crate::health::fleet::{Place, Uses};
-use crate::model::Model;
+use crate::model::{Backend, Model, Service};
 use crate::reconcile::{Census, Observed};
 
 /// What was saved, without those that the data plane does not have.
@@ -33,21 +33,37 @@ impl Engine {
     /// QUIC packets that name their server are recorded nowhere: such a backend may have flows until no packet has come
     /// for it for an idle time.
     fn keep_named(&mut self, observed: &Observed, left: &mut Census) -> Result<(), Error> {
-        let counted = self.plane.counters()?.backends;
-        let places = places(observed);
-        for service in &self.model.services {
-            let named = service.quic.is_some_and(|quic| quic.server_id.is_some());
-            for backend in service.backends.iter().filter(|b| named && b.server_id.is_some()) {
-                let Some((number, _)) = places.get(&(service.id, backend.address)) else { continue };
-                let packets = counted.get(number).map_or(0, |counted| counted.packets);
-                let (seen, since_ns) = self.named.entry(*number).or_insert((packets, observed.now_ns));
-                if *seen != packets {
-                    (*seen, *since_ns) = (packets, observed.now_ns);
-                }
-                let idle_ns = service.flows.idle.established.as_nanos();
-                if u128::from(observed.now_ns.saturating_sub(*since_ns)) < idle_ns {
-                    left.current.insert(*number);
-                }
+        let leaving = &self.saved.drains.leaving;
+        let reads_ids = |service: &&Service| service.quic.is_some_and(|quic| quic.server_id.is_some());
+        let is_named = |service: &Service, backend: &Backend| {
+            let leaves = leaving.iter().any(|leaver| {
+                leaver.backend.address == backend.address && leaver.service == service.id.to_string()
+            });
+            leaves && backend.server_id.is_some()
+        };
+        let named: Vec<(Place, u128)> = self
+            .model
+            .services
+            .iter()
+            .filter(reads_ids)
+            .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
+            .filter(|(service, backend)| is_named(service, backend))
+            .map(|(service, b)| ((service.id, b.address), service.flows.idle.established.as_nanos()))
+            .collect();
+        if named.is_empty() {
+            self.named.clear();
+            return Ok(());
+        }
+        let (counted, places) = (self.plane.counters()?.backends, places(observed));
+        for (place, idle_ns) in named {
+            let Some((number, _)) = places.get(&place) else { continue };
+            let packets = counted.get(number).map_or(0, |counted| counted.packets);
+            let (seen, since_ns) = self.named.entry(*number).or_insert((packets, observed.now_ns));
+            if *seen != packets {
+                (*seen, *since_ns) = (packets, observed.now_ns);
+            }
+            if u128::from(observed.now_ns.saturating_sub(*since_ns)) < idle_ns {
+                left.current.insert(*number);
             }
         }
         Ok(())

@@ -148,11 +148,6 @@ impl Engine {
     pub fn forced(&self) -> u64 {
         self.settling.forced
     }
-
-    /// Unsettled slots by service id, now.
-    pub fn unsettled(&self) -> Result<BTreeMap<u32, u64>, Error> {
-        Ok(self.plane.observe()?.unsettled())
-    }
 }
 
 /// A quarter of the shortest time after which a flow is dead.

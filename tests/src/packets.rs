@@ -147,6 +147,12 @@ impl Packet {
         self
     }
 
+    /// From another address.
+    pub fn client(mut self, address: Ipv4Addr) -> Self {
+        (self.ip.source, self.flow.from.0) = (address.octets(), address);
+        self
+    }
+
     /// For another station.
     pub fn to_mac(mut self, mac: Mac) -> Self {
         self.link.destination = mac;

@@ -1,5 +1,6 @@
 //! Faults made on purpose at backends, and a look at who answers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddrV4, TcpListener};
 use std::ops::Range;
@@ -55,19 +56,23 @@ impl Rig {
         .map(drop)
     }
 
-    /// Waits until just these backends of the one service have slots: a planned change takes a second.
+    /// Waits until just these backends of the one service have slots, each at least half of an equal share: a planned
+    /// change takes a second, and slots that changed at other times follow at other times.
     pub fn wait_owners(&self, names: &[&str]) -> anyhow::Result<()> {
         until(&format!("slots of {names:?} alone"), PATIENCE, || {
             let status = self.status()?;
-            let backends = status["services"][0]["backends"].as_array().context("no backends")?;
-            let owners = backends.iter().filter(|backend| backend["slots"].as_u64() > Some(0));
+            let service = &status["services"][0];
+            let backends = service["backends"].as_array().context("no backends")?;
             // Those that the config does not name are named by their address.
-            let number =
-                |backend: &Value| backend["address"].as_str()?.rsplit('.').next()?.parse::<u8>().ok();
-            let mut owners: Vec<String> =
-                owners.filter_map(number).map(|last| format!("b{}", last.saturating_sub(20))).collect();
-            owners.sort();
-            ensure!(owners == names, "{owners:?}");
+            let owner = |backend: &Value| {
+                let slots = backend["slots"].as_u64().filter(|slots| *slots > 0)?;
+                let last = backend["address"].as_str()?.rsplit('.').next()?.parse::<u8>().ok()?;
+                Some((format!("b{}", last.saturating_sub(20)), slots))
+            };
+            let owners: BTreeMap<String, u64> = backends.iter().filter_map(owner).collect();
+            ensure!(owners.keys().eq(names), "{owners:?}");
+            let enough = service["ring_size"].as_u64().context("no ring")? / (2 * names.len() as u64);
+            ensure!(owners.values().all(|slots| *slots >= enough), "{owners:?}");
             Ok(Some(()))
         })
     }

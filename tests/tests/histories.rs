@@ -147,8 +147,11 @@ mod regressions {
     use super::*;
 
     fn goes_right(speech: Speech, told: &[(usize, Action)]) {
-        let outcome = World::run(&speaking(&[speech]), &history(told));
-        assert_eq!(outcome.wrong, [""; 0]);
+        goes_right_with(&speaking(&[speech]), told);
+    }
+
+    fn goes_right_with(setup: &Setup, told: &[(usize, Action)]) {
+        assert_eq!(World::run(setup, &history(told)).wrong, [""; 0]);
     }
 
     /// The flow was silent for longer than a closing flow may be, and its record was deleted.
@@ -178,5 +181,21 @@ mod regressions {
             (0, Wait),
         ];
         goes_right(Speech::Udp, &history);
+    }
+
+    /// Nobody took new flows any more, so its slot had no owner when flows of others ceased to be recorded.
+    #[test]
+    fn a_recorded_flow_in_a_slot_that_nobody_owns() {
+        let history = [
+            (7, Drain(80)),
+            (1, Open(8978762906912120875)),
+            (39, Drain(132)),
+            (22, Fail(85)),
+            (90, Settings(196)),
+            (0, Wait),
+        ];
+        let setup =
+            Setup { tracking: Tracking::Always, ..speaking(&[Speech::Tcp, Speech::Udp, Speech::Quic]) };
+        goes_right_with(&setup, &history);
     }
 }

@@ -45,8 +45,7 @@ impl Bigger {
             Self::Repolicy => STEP_WAIT_NS,
         };
         let marked_ns = |(index, slot): (usize, &Slot)| match slot.state() {
-            _ if *slot == Slot::default() => None,
-            SlotState::Settled => Some(before.now_ns),
+            SlotState::Settled => before.lacks_mark(*slot).then_some(before.now_ns),
             SlotState::Fresh | SlotState::Late => Some(before.known.first_ns(index).unwrap_or(before.now_ns)),
         };
         let last_ns = before.slots.iter().enumerate().filter_map(marked_ns).max();

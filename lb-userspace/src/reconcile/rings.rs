@@ -114,8 +114,17 @@ impl Owners<'_> {
 /// A service's slots as they are, and what is known of them.
 pub(super) struct Before<'a> {
     pub(super) slots: &'a [Slot],
+    /// Whether the tables are asked for packets of every slot: then they may know flows of one that nobody owns.
+    pub(super) recorded: bool,
     pub(super) known: Known<'a>,
     pub(super) now_ns: u64,
+}
+
+impl Before<'_> {
+    /// Whether the tables may know flows of a slot, or do not know all of them yet, for which it is not marked.
+    pub(super) fn lacks_mark(&self, slot: Slot) -> bool {
+        slot.state() == SlotState::Settled && (self.recorded || slot != Slot::default())
+    }
 }
 
 /// How slots are changed.
@@ -164,7 +173,8 @@ pub(super) fn changes(before: &Before<'_>, owners: &Owners<'_>, manner: Manner) 
                 }
             };
             let next = match manner {
-                Manner::Marked => next.marked(),
+                Manner::Marked if before.lacks_mark(next) => Slot::unsettled(next.current()),
+                Manner::Marked => next,
                 Manner::Rehashed => Slot::unsettled(next.current()),
                 Manner::Tracked | Manner::Untracked => next,
             };

@@ -307,7 +307,8 @@ fn turned(
     let Given { observed, desired, history, .. } = given;
     let slots = observed.rings.get(&present.id).map_or(&[][..], Vec::as_slice);
     let known = history.of(present.id, present.ring_start);
-    let before = Before { slots, known, now_ns: observed.now_ns };
+    let recorded = present.flags & ServiceEntry::TRACKED != 0;
+    let before = Before { slots, recorded, known, now_ns: observed.now_ns };
     let untracked = service.flows.tracking == Tracking::Never && !service.flows.records_all();
     let bigger = if untracked { Bigger::Not } else { Bigger::between(present, &wanted) };
     let due_ns = bigger.due_ns(&before, &wanted);

@@ -198,4 +198,25 @@ mod regressions {
             Setup { tracking: Tracking::Always, ..speaking(&[Speech::Tcp, Speech::Udp, Speech::Quic]) };
         goes_right_with(&setup, &history);
     }
+
+    /// It was the first packet that the marked slot saw of this flow; the record was of an earlier one.
+    #[test]
+    fn a_forged_syn_of_a_flow_that_is_silent_since_its_slot_was_marked() {
+        let history = [
+            (0, Weigh(113, 238)),
+            (0, Open(10938188949274691266)),
+            (13, Open(15751497173617210609)),
+            (12, Open(15572814361447234624)),
+            (25, Open(9589968836862308964)),
+            (26, Close(11867)),
+            (1, Reuse(10089)),
+            (1, Weigh(43, 238)),
+            (1, Close(1441)),
+            (1, Reset(61697)),
+            (1, Close(63393)),
+            (2, SpoofHello(61999)),
+            (0, Wait),
+        ];
+        goes_right(Speech::Tcp, &history);
+    }
 }

@@ -221,7 +221,7 @@ impl Tag {
 }
 
 /// Value of [`BACKENDS`](super::names::BACKENDS): one cache line. Userspace replaces it word by word with atomic
-/// stores; anything that would have to change together across words takes a new id instead.
+/// stores; where several words have to change together its next hop is unknown meanwhile.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C, align(64))]
 pub struct BackendEntry {

@@ -136,13 +136,18 @@ impl KernelPlane {
         observed.weights = observed.backends.keys().map(|id| (*id, self.maps.policies.weight(*id))).collect();
     }
 
+    /// Replaces an entry word by word. Where what packets would get differs in several, there is no way to the backend
+    /// for an instant: packets are dropped and counted rather than sent with half of either.
     fn store_backend(&mut self, id: BackendId, entry: &BackendEntry) {
         let start = id.get() as usize * BACKEND_WORDS;
+        let words = entry.words();
+        let differs = |word: &usize| self.maps.backends.load(start + word) != words[*word];
+        if (1..BACKEND_WORDS).filter(differs).count() > 1 {
+            self.maps.backends.store(start, NextHop::UNKNOWN.0);
+        }
         // The first words (next hop; service and state) go last: an entry comes to life when all of it is there.
-        for (word, value) in entry.words().into_iter().enumerate().rev() {
-            if self.maps.backends.load(start + word) != value {
-                self.maps.backends.store(start + word, value);
-            }
+        for word in (0..BACKEND_WORDS).rev().filter(differs) {
+            self.maps.backends.store(start + word, words[word]);
         }
     }
 

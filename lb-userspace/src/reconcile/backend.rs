@@ -68,17 +68,3 @@ fn with_tunnel(plain: BackendEntry, address: IpAddr, tunnel: &DesiredTunnel, inn
         ..plain
     }
 }
-
-/// Whether an entry can become the wanted one under its id. The way there may change: between its words it is of no
-/// interface for an instant, and packets go where they went before or get lost. What receivers look at, outer headers,
-/// may not.
-pub(super) fn same(present: &BackendEntry, wanted: &BackendEntry) -> bool {
-    let fixed = |entry: &BackendEntry| BackendEntry {
-        next_hop: 0,
-        state: 0,
-        flags: entry.flags & BackendEntry::OUTER_V6,
-        egress: 0,
-        ..*entry
-    };
-    fixed(present) == fixed(wanted)
-}

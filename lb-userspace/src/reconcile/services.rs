@@ -194,23 +194,20 @@ struct Given<'a> {
 }
 
 /// The backends that are there, by service id and address.
-struct Known<'a>(BTreeMap<Identity, Vec<(u32, &'a BackendEntry)>>);
+struct Known<'a>(BTreeMap<Identity, (u32, &'a BackendEntry)>);
 
 /// Service id and address.
 type Identity = (u32, [u8; 16]);
 
 impl<'a> Known<'a> {
     fn new(observed: &'a Observed) -> Self {
-        let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (id, entry) in observed.backends.iter().filter(|(_, entry)| is_there(entry)) {
-            known.entry((entry.service, entry.address)).or_default().push((*id, entry));
-        }
-        Self(known)
+        let there = observed.backends.iter().filter(|(_, entry)| is_there(entry));
+        Self(there.map(|(id, entry)| ((entry.service, entry.address), (*id, entry))).collect())
     }
 
-    /// Entries of the same service and address as `wanted`, with their ids.
-    fn like(&self, wanted: &BackendEntry) -> &[(u32, &'a BackendEntry)] {
-        self.0.get(&(wanted.service, wanted.address)).map_or(&[], Vec::as_slice)
+    /// The entry of the same service and address as `wanted`, with its id.
+    fn like(&self, wanted: &BackendEntry) -> Option<(u32, &'a BackendEntry)> {
+        self.0.get(&(wanted.service, wanted.address)).copied()
     }
 }
 
@@ -277,11 +274,11 @@ fn numbered(
     let (mut ids, mut backends) = (Vec::new(), Vec::new());
     for backend in &service.backends {
         let wanted = placed(known, backend, service_id, service.id, ports);
-        let same = known.like(&wanted).iter().find(|(_, present)| backend::same(present, &wanted));
-        let id = same.and_then(|(id, _)| BackendId::new(*id)).unwrap_or_else(|| room.backend_id());
+        let like = known.like(&wanted);
+        let id = like.and_then(|(id, _)| BackendId::new(id)).unwrap_or_else(|| room.backend_id());
         ids.push(id);
-        if same.is_none_or(|(_, present)| **present != wanted) {
-            backends.push(PutBackend { id, entry: wanted, fresh: same.is_none() });
+        if like.is_none_or(|(_, present)| *present != wanted) {
+            backends.push(PutBackend { id, entry: wanted, fresh: like.is_none() });
         }
     }
     (ids, backends)
@@ -371,8 +368,8 @@ fn placing(flows: &FlowRules) -> u32 {
 }
 
 /// The wanted entry. While there is no way to a tunnelled backend, so that the node's own address on it is not known
-/// either, with the outer source it has: otherwise a flapping route would take a new id each time. So with the MTU and
-/// the tag, which nothing uses without a next hop.
+/// either, with the outer source it has: otherwise all of it would change each time that a route flaps. So with the MTU
+/// and the tag, which nothing uses without a next hop.
 fn placed(
     known: &Known<'_>,
     backend: &DesiredBackend,
@@ -387,7 +384,7 @@ fn placed(
     }
     let alike =
         |entry: &BackendEntry| (entry.method, entry.source_bits) == (wanted.method, wanted.source_bits);
-    let Some((_, present)) = known.like(&wanted).iter().find(|(_, present)| alike(present)) else {
+    let Some((_, present)) = known.like(&wanted).filter(|(_, present)| alike(present)) else {
         return wanted;
     };
     let source = super::narrow(present.outer_source);

@@ -60,6 +60,8 @@ pub enum Action {
     Resize(u8),
     /// Slots go by the client's address or the whole flow, and all flows are recorded or not.
     Settings(u8),
+    /// Backends are reached by other outer headers, or by none.
+    Tunnel(u8),
     /// The daemon is killed, and another one is there at once.
     Restart,
     /// The daemon is killed, and the next one comes so many seconds later.
@@ -95,6 +97,7 @@ impl Action {
             591..595 => Self::KillAfter(other),
             595..596 => Self::Resize(other),
             596..597 => Self::Settings(other),
+            597..598 => Self::Tunnel(other),
             _ => Self::Wait,
         }
     }

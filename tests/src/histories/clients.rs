@@ -204,10 +204,11 @@ impl World {
         }
     }
 
+    /// Whether the balancer knows of a flow that has not ended: a record that is closing is of an earlier one.
     fn is_known(&self, speech: Speech, from: From) -> bool {
         let key = key(speech, from);
         let settled = |slot: Slot| slot.state() == SlotState::Settled;
         self.plane.slot(speech, &key).is_some_and(|(_, slot)| settled(slot))
-            || self.plane.tables.recorded(&key).is_some()
+            || self.plane.tables.recorded(&key).is_some_and(|flow| !flow.is_closing())
     }
 }

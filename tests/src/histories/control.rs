@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use lb_common::abi::{BackendState, VipEntry};
-use lb_userspace::model::{Admission, Algorithm, FlowRules, IdleTimes, Prefix, Quic, ServiceId, Tracking};
+use lb_userspace::model::{
+    Admission, Algorithm, Encap, FlowRules, IdleTimes, Prefix, Quic, ServiceId, Tracking,
+};
 use lb_userspace::reconcile::{
-    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, Flow, FlowSizes, History, Memo, Size,
-    Step, Sweep, plan,
+    Desired, DesiredBackend, DesiredHop, DesiredPort, DesiredService, DesiredTunnel, Flow, FlowSizes,
+    History, Memo, Size, Step, Sweep, plan,
 };
 
 use super::packet::{NEAR, Speech, VIP, mac};
@@ -94,7 +96,7 @@ impl World {
             address: IpAddr::V4(Ipv4Addr::new(198, 51, 100, *number)),
             weight: member.weight,
             state: member.state(),
-            tunnel: None,
+            tunnel: self.tunnel,
             next_hop: Some(DesiredHop { ifindex: IFINDEX, mac: mac(*number), mtu: MTU, vlan: None }),
             server_id: None,
         };
@@ -146,6 +148,19 @@ impl World {
             Action::Settings(n) => {
                 self.algorithm = [Algorithm::Maglev, Algorithm::SourceHash][usize::from(n & 1)];
                 self.tracking = [Tracking::Auto, Tracking::Always][usize::from(n >> 1 & 1)];
+                self.replan();
+            }
+            Action::Tunnel(n) => {
+                self.tunnel = match n % 4 {
+                    0 => None,
+                    n => Some(DesiredTunnel {
+                        encap: [Encap::Ipip, Encap::Gre][usize::from(n & 1)],
+                        source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)),
+                        source_bits: 0,
+                        dscp: None,
+                        ttl: 64,
+                    }),
+                };
                 self.replan();
             }
             Action::Restart => self.kill(0),

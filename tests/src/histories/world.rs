@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::abi::{BackendId, FlowTable, Reason, SlotState};
 use lb_userspace::model::{Algorithm, Tracking};
+use lb_userspace::reconcile::DesiredTunnel;
 
 use super::clients::Client;
 use super::control::{Daemon, Member, size};
@@ -53,6 +54,7 @@ pub struct World {
     pub(super) ring: u32,
     pub(super) algorithm: Algorithm,
     pub(super) tracking: Tracking,
+    pub(super) tunnel: Option<DesiredTunnel>,
     pub(super) clients: Vec<Client>,
     /// Ports that can be used again.
     pub(super) closed: Vec<(Speech, From)>,
@@ -78,6 +80,7 @@ impl World {
             ring: setup.ring,
             algorithm: setup.algorithm,
             tracking: setup.tracking,
+            tunnel: None,
             clients: Vec::new(),
             closed: Vec::new(),
             now: 1000,

@@ -90,7 +90,7 @@ reasons! {
         LongHeaders = 27, Drop, "long_headers", "For a service address (other_ports: drop), with more IPv6 extension headers than are looked through.";
         NoStage = 28, Pass, "no_stage", "The program for rare packets is not in place: left to the host.";
         NoEgress = 29, Drop, "no_egress", "The interface that the backend is behind takes no redirected packets.";
-        FlowAtRisk = 30, Transmit, "flow_at_risk", "A packet of a flow that nobody has recorded, in a slot that is about to settle: sent to the slot's owner before. If the flow lives, it was silent for longer than the service's idle time, or its record was pushed out.";
+        FlowAtRisk = 30, Transmit, "flow_at_risk", "A packet of a flow that nobody has recorded, though all that live are, in a slot that is about to settle or of a service that records all flows: sent to the slot's owner before. If the flow lives, it was silent for longer than the service's idle time, or its record was pushed out (limits.flows), and it may have moved.";
         FlowNotRecorded = 31, Transmit, "flow_not_recorded", "A flow table took no record of a flow, which may move when its slot settles.";
     }
 }

@@ -176,14 +176,15 @@ fn unknown<T: Tables>(tables: &T, service: &ServiceEntry, asked: &mut Asked) {
         (Kind::Unknown, SlotState::Fresh) => (previous(), FlowTable::HalfOpen, Wish::Record),
         // Where all flows are recorded and nothing has changed, an unknown one is new.
         (Kind::Unknown, _) => (BackendId::NONE, FlowTable::HalfOpen, Wish::Record),
-        (_, SlotState::Late) => {
-            tables.count_note(service.id, Reason::FlowAtRisk);
-            (previous(), FlowTable::Old, Wish::Nothing)
-        }
+        (_, SlotState::Late) => (previous(), FlowTable::Old, Wish::Nothing),
         // Where it comes from nowhere, an RST is no reason to remember a flow that it says is over.
         (Kind::Reset, _) => (previous(), FlowTable::Old, Wish::Nothing),
         (Kind::Later | Kind::Closing, _) => (previous(), FlowTable::Old, Wish::Record),
     };
+    // All live flows should be known by now, or always are.
+    if table == FlowTable::Old && slot.state() != SlotState::Fresh {
+        tables.count_note(service.id, Reason::FlowAtRisk);
+    }
     asked.older = older;
     asked.table = table;
     asked.wish = wish;

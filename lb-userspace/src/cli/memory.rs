@@ -113,7 +113,7 @@ fn too_large(maps: u64, machine: u64) -> Option<Finding> {
 }
 
 /// What `lb status` says of tables and slots, for a JSON object.
-pub(super) fn found_json(view: &View) -> [(&'static str, Value); 6] {
+pub(super) fn found_json(view: &View) -> [(&'static str, Value); 7] {
     let memory = memory(&view.observed.size, possible_cpus());
     let table = |used: &FlowUse| {
         let name = names::flow_table(used.table, used.tcp);
@@ -123,6 +123,7 @@ pub(super) fn found_json(view: &View) -> [(&'static str, Value); 6] {
         memory.maps.iter().map(|(name, bytes)| ((*name).to_owned(), (*bytes).into())).collect();
     [
         ("flow_tables", view.flows.iter().map(table).collect::<Vec<_>>().into()),
+        ("affinity", json!({"entries": view.affinity.0, "capacity": view.affinity.1})),
         ("recorded_flows", recorded(view).into()),
         (
             "notes",
@@ -148,6 +149,10 @@ pub(super) fn found_text(view: &View) -> String {
         let [half_open, established, old] = FlowTable::ALL.map(cell);
         table.row([name.to_owned(), half_open, established, old]);
     }
+    if view.affinity != (0, UNUSED) {
+        let (clients, room) = view.affinity;
+        table.row(["clients".to_owned(), String::new(), format!("{clients}/{room}"), String::new()]);
+    }
     let slots: usize = view.services.iter().map(|service| service.ring_size as usize).sum();
     let unsettled: usize = view.services.iter().map(|service| service.unsettled_slots).sum();
     let share = unsettled as f64 * 100.0 / slots.max(1) as f64;
@@ -163,6 +168,32 @@ pub(super) fn found_text(view: &View) -> String {
     };
     table.render(0)
         + &format!("SLOTS  {share:.1}% unsettled{forced}   MAPS  {}   NOTES  {notes}\n", mib(memory))
+}
+
+/// Entries of the table of clients where no service has affinity.
+const UNUSED: u32 = 1;
+/// From which share on a table counts as full, in percent.
+const FULL: usize = 90;
+
+/// Tables that are about to push out records of flows that live. Those of half-open flows may: SYN floods fill them.
+pub(super) fn pressure(view: &View) -> Vec<String> {
+    let receiving = view.counters.cpus.iter().filter(|packets| **packets > 0).count();
+    let flows = view.flows.iter().filter(|used| used.table != FlowTable::HalfOpen);
+    flows.filter_map(|used| full(used, receiving, possible_cpus() as usize)).collect()
+}
+
+/// What is wrong with a table, if it is full: each CPU has a part of it, which only packets that come there fill.
+fn full(used: &FlowUse, receiving: usize, possible: usize) -> Option<String> {
+    let usable = used.capacity as usize * receiving.clamp(1, possible) / possible;
+    (used.entries > 0 && used.entries * 100 >= usable * FULL).then(|| {
+        format!(
+            "flow table {} is full: {} of {usable} entries that {receiving} of {possible} CPUs use; raise \
+             `limits.{}` and start the daemon again, or connections may move",
+            names::flow_table(used.table, used.tcp),
+            used.entries,
+            if used.tcp { "flows" } else { "udp_flows" },
+        )
+    })
 }
 
 fn recorded(view: &View) -> usize {
@@ -187,6 +218,16 @@ mod tests {
         let text = "MemFree:  12 kB\nMemTotal:       16303428 kB\nSwapTotal: 0 kB\n";
         assert_eq!(machine_bytes(text), Some(16_303_428 * 1024));
         assert_eq!(machine_bytes("MemFree: 12 kB\n"), None);
+    }
+
+    #[test]
+    fn a_table_is_full_when_the_parts_are_that_are_used() {
+        let used = |entries| FlowUse { table: FlowTable::Established, tcp: true, entries, capacity: 400 };
+        assert_eq!(full(&used(359), 4, 4), None);
+        assert!(full(&used(360), 4, 4).unwrap().contains("360 of 400 entries that 4 of 4 CPUs use"));
+        assert_eq!(full(&used(89), 1, 4), None);
+        let told = full(&used(90), 1, 4).unwrap();
+        assert!(told.contains("TCP_ESTABLISHED") && told.contains("`limits.flows`"), "{told}");
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
         let first = error.lines().next().unwrap_or_default();
         problems.push(format!("the newest config was refused, an older one is in force: {first}"));
     }
+    problems.extend(memory::pressure(view));
     let dead = !view.services.is_empty() && !view.services.iter().any(ServiceView::forwards);
     if view.attachments.iter().all(|place| place.mode.is_none()) || dead {
         return ("NOT FORWARDING", NOT_FORWARDING, problems);

@@ -29,6 +29,8 @@ pub(super) struct View {
     pub(super) attachments: Vec<Place>,
     pub(super) daemon_running: bool,
     pub(super) flows: Vec<FlowUse>,
+    /// Clients that are remembered for affinity, and room for them.
+    pub(super) affinity: (usize, u32),
     /// Slots that have settled only because it took too long, since the daemon began; unknown without one.
     pub(super) forced_settles: Option<u64>,
     pub(super) services: Vec<ServiceView>,
@@ -182,6 +184,7 @@ impl View {
             daemon_running: daemon::is_running(&instance.socket),
             forced_settles,
             flows: plane.flow_use().map_err(Failure::failed)?,
+            affinity: plane.affinity_use().map_err(Failure::failed)?,
             observed,
             counters,
             services,

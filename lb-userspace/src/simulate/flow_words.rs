@@ -22,7 +22,7 @@ pub(super) fn flow_words(noted: &Noted, names: &Names) -> Vec<String> {
             lines.push(format!("flow: recorded ({kind}{closing}), at {}", whose(names, flow.backend)));
         }
         Some(None) if noted.remark == Some(Reason::FlowAtRisk) => {
-            lines.push("flow: not known, and the slot is about to settle (flow_at_risk)".to_owned());
+            lines.push("flow: not known, though all that live should be (flow_at_risk)".to_owned());
         }
         Some(None) if noted.recorded => lines.push("flow: was not known, and is recorded now".to_owned()),
         Some(None) => lines.push("flow: not known".to_owned()),

@@ -202,6 +202,7 @@ fn a_tracked_service_records_in_settled_slots_too() {
     assert_eq!(places(&tables, 1), [(FlowTable::HalfOpen, 0)]);
     assert_eq!(places(&tables, 2), [(FlowTable::Old, 0)]);
     assert_eq!(places(&tables, 3), [(FlowTable::HalfOpen, 0)]);
+    assert_eq!(dropped(&tables, Reason::FlowAtRisk), 1, "one that should have been known");
     tables.rings = vec![Slot::settled(id(2)); RING as usize];
     assert_eq!(sent_to(&tables, &tcp(1, false)), 1, "whatever the slot says");
 }

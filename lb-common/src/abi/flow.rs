@@ -61,7 +61,8 @@ pub struct FlowEntry {
 }
 
 impl FlowEntry {
-    /// The client has sent a FIN: the flow dies of a shorter silence, though it may live on half closed.
+    /// The client has sent a FIN: the flow dies of a shorter silence. It may live on half closed: a packet a second later
+    /// takes the mark away.
     pub const CLOSING: u32 = 1;
     /// The last packet was an RST, true or spoofed. Any other packet takes the mark away.
     pub const RESET: u32 = 2;

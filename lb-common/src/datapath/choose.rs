@@ -121,9 +121,13 @@ fn known<T: Tables>(
     (table, flow): (FlowTable, FlowEntry),
 ) -> Option<BackendId> {
     let kind = asked.kind;
+    let is_stale = asked.now_ns.wrapping_sub(flow.last_seen_ns) >= TOUCH_INTERVAL_NS;
     let marks = match kind {
         Kind::Closing => flow.marks & !FlowEntry::RESET | FlowEntry::CLOSING,
         Kind::Reset => flow.marks | FlowEntry::RESET,
+        // So long after a FIN it is not the last acknowledgement: the flow is half closed and lives on, or is another one
+        // from the same port, whose SYN came while the slot was settled, or the FIN was forged.
+        Kind::Opening | Kind::Later | Kind::Unknown if is_stale => 0,
         Kind::Opening | Kind::Later | Kind::Unknown => flow.marks & !FlowEntry::RESET,
     };
     asked.entry = FlowEntry { last_seen_ns: asked.now_ns, marks, ..flow };
@@ -138,7 +142,7 @@ fn known<T: Tables>(
         promote(tables, asked);
     } else if marks != flow.marks {
         tables.correct_flow(table, &asked.key, &asked.entry);
-    } else if asked.now_ns.wrapping_sub(flow.last_seen_ns) >= TOUCH_INTERVAL_NS {
+    } else if is_stale {
         tables.touch_flow(table, &asked.key, asked.now_ns);
         pick::remember(tables, service, packet, asked, id);
     }

@@ -138,6 +138,25 @@ fn a_fin_stays_and_an_rst_goes_with_the_next_packet() {
 }
 
 #[test]
+fn what_speaks_again_a_second_after_its_fin_lives_on() {
+    let tables = fresh();
+    tables.now_ns.set(100);
+    for frame in [tcp(1, true), tcp(1, false), flagged(1, FIN | ACK)] {
+        send(&tables, &frame);
+    }
+    tables.now_ns.set(100 + TOUCH_INTERVAL_NS - 1);
+    send(&tables, &tcp(1, false));
+    assert_eq!(
+        places(&tables, 1),
+        [(FlowTable::Established, FlowEntry::CLOSING)],
+        "the last acknowledgement"
+    );
+    tables.now_ns.set(100 + TOUCH_INTERVAL_NS);
+    send(&tables, &tcp(1, false));
+    assert_eq!(places(&tables, 1), [(FlowTable::Established, 0)]);
+}
+
+#[test]
 fn a_port_that_is_used_again_is_a_new_flow_once_the_old_one_closes() {
     for end in [FIN | ACK, RST | ACK] {
         let tables = fresh();

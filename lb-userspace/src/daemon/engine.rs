@@ -103,13 +103,14 @@ impl Engine {
         lock: Lock,
     ) -> Result<(Self, Applied), Error> {
         let accepted = |observed: &Observed| accepted(instance, &candidate, observed);
-        fit(&instance.pins, &candidate.loaded.model, &accepted)?;
+        let moved = fit(&instance.pins, &candidate.loaded.model, &accepted)?;
         KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
         let mut engine = Self::adopt(instance, &candidate, lock)?;
         instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
         engine.interfaces.retain(|old| wanted.iter().all(|new| new.name != old.name));
         engine.interfaces.extend(wanted.iter().cloned());
-        let applied = engine.apply(candidate, machine)?;
+        let mut applied = engine.apply(candidate, machine)?;
+        applied.warnings.extend(moved);
         let mut done = Vec::new();
         let observed = engine.plane.glance()?;
         for (interface, link) in wanted.iter().zip(interfaces::find(wanted, machine.links)?) {

@@ -9,6 +9,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::Error;
+use super::error::is_because;
 use super::flow_maps::FlowMaps;
 use super::maps::{BACKEND_WORDS, Maps};
 use super::mmap::Words;
@@ -37,7 +38,7 @@ pub(super) fn copy(old: &Maps, new: &mut Maps) -> Result<(), Error> {
     for number in 1..=old.size.ports.min(new.size.ports) {
         let port = old.ports.get(&number, 0).map_err(Error::map(PORTS))?;
         if port.ifindex != 0 {
-            new.egress.set(number, port.ifindex, None, 0).map_err(|source| Error::Egress { source })?;
+            way_out(new, number, port.ifindex)?;
             new.ports.set(number, port, 0).map_err(Error::map(PORTS))?;
         }
     }
@@ -50,6 +51,18 @@ pub(super) fn copy(old: &Maps, new: &mut Maps) -> Result<(), Error> {
     // Last, as whoever opens the maps looks there.
     new.put_control(&old.control());
     Ok(())
+}
+
+/// Sets the interface of a port, which may be gone: then nothing leaves there, as in the old map, out of which the kernel
+/// takes interfaces that go (`EINVAL`: `__dev_map_alloc_node` in kernel/bpf/devmap.c). The next plan drops such a port.
+fn way_out(new: &mut Maps, port: u32, ifindex: u32) -> Result<(), Error> {
+    match new.egress.set(port, ifindex, None, 0).map_err(|source| Error::Egress { source }) {
+        Err(error) if is_because(&error, Errno::EINVAL) => {
+            tracing::debug!(port, ifindex, "the port's interface is gone");
+            Ok(())
+        }
+        set => set,
+    }
 }
 
 /// Copies the flows that were seen since then (monotonic nanoseconds) and are not there.

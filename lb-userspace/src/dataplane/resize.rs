@@ -12,8 +12,10 @@ use aya::maps::MapInfo;
 use aya::programs::links::PinnedLink;
 use aya::programs::loaded_programs;
 use lb_common::abi::names::{BALANCER_MAPS, BALANCER_PROGRAM, CONTROL};
+use nix::errno::Errno;
 
 use super::copy::{copy, copy_since};
+use super::error::is_because;
 use super::maps::Maps;
 use super::{Error, Pins, attach, attached, monotonic_ns, object, stages};
 use crate::reconcile::Size;
@@ -75,15 +77,27 @@ impl Resize {
         Ok(instances)
     }
 
-    /// Puts instances onto their interfaces.
+    /// Puts instances onto their interfaces, as many as can be; the first failure. No packet comes in where an
+    /// interface is gone and has left its link behind, so that is none (`ENOLINK`: `bpf_xdp_link_update` in
+    /// net/core/dev.c).
     fn replace(&self, instances: Vec<(u32, Ebpf)>) -> Result<(), Error> {
-        for (ifindex, mut object) in instances {
-            let name = format!("interface {ifindex}");
-            let link = PinnedLink::from_pin(self.pins.link(ifindex))
-                .map_err(|error| attach::link_error(&name, &error))?;
-            attach::replace(object::loaded(&mut object, BALANCER_PROGRAM)?, link, &name)?;
+        let mut done = Ok(());
+        for (ifindex, object) in instances {
+            match self.replace_one(ifindex, object) {
+                Err(error) if is_because(&error, Errno::ENOLINK) => {
+                    tracing::debug!(ifindex, "a link whose interface is gone");
+                }
+                other => done = done.and(other),
+            }
         }
-        Ok(())
+        done
+    }
+
+    fn replace_one(&self, ifindex: u32, mut object: Ebpf) -> Result<(), Error> {
+        let name = format!("interface {ifindex}");
+        let link = PinnedLink::from_pin(self.pins.link(ifindex))
+            .map_err(|error| attach::link_error(&name, &error))?;
+        attach::replace(object::loaded(&mut object, BALANCER_PROGRAM)?, link, &name).map(drop)
     }
 
     /// Brings what was recorded since the copy, and puts the new maps' pins where the old ones were.

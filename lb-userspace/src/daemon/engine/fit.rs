@@ -2,40 +2,50 @@
 
 use super::{Candidate, places};
 use crate::daemon::guard::guard;
-use crate::daemon::{Error, Instance, Saved, overrides, sizing};
+use crate::daemon::{Error, Finding, Instance, Saved, overrides, sizing};
 use crate::dataplane::{KernelPlane, Pins, Resize, recover};
 use crate::model::Model;
 use crate::reconcile::{Observed, Size};
 
 /// Ends what a killed process left, and moves to maps of the sizes that `model` asks for, where there are maps and they
 /// differ. To be called by whoever holds the lock, before the maps are opened. Where there is no room for larger ones the
-/// old ones go on; if they are too small for the config, that is told by its plan.
-pub(in crate::daemon) fn fit(pins: &Pins, model: &Model, accepted: Accepted<'_>) -> Result<(), Error> {
+/// old ones go on; if they are too small for the config, that is told by its plan. What the operator should know of it.
+pub(in crate::daemon) fn fit(
+    pins: &Pins,
+    model: &Model,
+    accepted: Accepted<'_>,
+) -> Result<Option<Finding>, Error> {
     recover(pins)?;
     if !pins.is_live() {
-        return Ok(());
+        return Ok(None);
     }
     let observed = KernelPlane::open(pins)?.glance()?;
     // What is going to be refused changes nothing.
     if !accepted(&observed) {
-        return Ok(());
+        return Ok(None);
     }
     let size = sizing::moved(model, &observed.size, &used(&observed));
     if size == observed.size {
-        return Ok(());
+        return Ok(None);
     }
     let moved = Resize::prepare(pins, &size).and_then(|mut resize| {
         resize.switch()?;
         resize.finish()
     });
     match moved {
-        Ok(()) => tracing::info!(?size, "moved to maps of other sizes"),
+        Ok(()) => {
+            tracing::info!(?size, "moved to maps of other sizes");
+            Ok(None)
+        }
         Err(error) => {
-            tracing::error!(%error, "could not move to maps of other sizes: going on with those that are in use");
             recover(pins)?;
+            Ok(Some(Finding::warning(
+                "LB047",
+                format!("could not move to maps of other sizes, those that are in use go on: {error}"),
+                "the next start of the daemon, or `lb apply` without one, tries it again",
+            )))
         }
     }
-    Ok(())
 }
 
 /// Whether guard rails let a config through, in this state of the data plane.

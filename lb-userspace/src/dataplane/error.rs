@@ -163,7 +163,10 @@ mod tests {
             MapError::SyscallError(SyscallError { call: "bpf_map_update_elem", io_error })
         };
         let map = Error::map("PORTS")(refused());
-        assert_eq!(map.to_string(), "map PORTS: `bpf_map_update_elem` failed: Invalid argument (os error 22)");
+        assert_eq!(
+            map.to_string(),
+            "map PORTS: `bpf_map_update_elem` failed: Invalid argument (os error 22)"
+        );
         let egress = Error::Egress { source: XdpMapError::MapError(refused()) };
         assert!(egress.to_string().ends_with("failed: Invalid argument (os error 22)"), "{egress}");
         assert!(is_because(&egress, Errno::EINVAL) && !is_because(&egress, Errno::ENOLINK));

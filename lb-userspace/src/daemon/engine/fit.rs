@@ -2,6 +2,7 @@
 
 use super::{Candidate, places};
 use crate::daemon::guard::guard;
+use crate::daemon::sizing::Lack;
 use crate::daemon::{Error, Finding, Instance, Saved, overrides, sizing};
 use crate::dataplane::{KernelPlane, Pins, Resize, recover};
 use crate::model::Model;
@@ -46,6 +47,16 @@ pub(in crate::daemon) fn fit(
             )))
         }
     }
+}
+
+/// What of a config is not in force, because the maps are not as large as it asks for.
+pub fn waiting(model: &Model, observed: &Observed) -> Vec<Finding> {
+    let lacks = sizing::lacks(model, &observed.size, &used(observed));
+    let finding = |lack: Lack| {
+        let help = "the maps move to other sizes, without a gap, when the daemon starts again";
+        Finding::warning("LB039", lack.to_string(), help)
+    };
+    lacks.into_iter().map(finding).collect()
 }
 
 /// Whether guard rails let a config through, in this state of the data plane.

@@ -34,9 +34,13 @@ pub(in crate::daemon) fn fit(
         resize.finish()
     });
     match moved {
-        Ok(()) => {
+        Ok(brought) => {
             tracing::info!(?size, "moved to maps of other sizes");
-            Ok(None)
+            Ok(brought.is_less().then(|| {
+                let help = "connections whose record is lost go by their hash; larger `limits` have room for all, and \
+                            so have the parts of all CPUs if lb may use them (cpusets)";
+                Finding::warning("LB048", brought.to_string(), help)
+            }))
         }
         Err(error) => {
             recover(pins)?;

@@ -12,7 +12,7 @@ use lb_tests::bpf::TestPins;
 use lb_userspace::dataplane::{Brought, DataPlane, FlowReader, KernelPlane, Resize, monotonic_ns};
 use lb_userspace::model::{Admission, FlowRules, Protocol, ServiceId};
 use lb_userspace::reconcile::{
-    Desired, DesiredBackend, DesiredService, FlowSizes, History, Memo, Size, Step, Sweep, plan,
+    Desired, DesiredBackend, DesiredPort, DesiredService, FlowSizes, History, Memo, Size, Step, Sweep, plan,
 };
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -171,6 +171,21 @@ fn maps_of_another_size_get_the_flows_of_all_cpus() {
     let new = KernelPlane::open(&pins).expect("the smaller maps");
     assert_eq!(brought.entries, (all as usize, count(&new) as usize));
     assert!(brought.to_string().contains(&format!("of {all} recorded flows")), "{brought}");
+}
+
+/// As of a prober's namespace that went with its daemon.
+#[test]
+fn a_port_whose_interface_is_gone_stops_no_move() {
+    let pins = TestPins::new();
+    let mut old = plane(&pins, &size(1024));
+    let gone = DesiredPort { ifindex: 0x7fff_0000, mtu: 1500, mac: [2; 6] };
+    let observed = old.observe().expect("a snapshot");
+    let with_port = Desired { ports: vec![gone], ..desired() };
+    let steps = plan(&observed, &with_port, &mut Memo::default(), &History::default()).expect("a plan");
+    old.run_without_devices(&steps).expect("every step works");
+    moved(&pins, &size(2048));
+    let new = KernelPlane::open(&pins).expect("the other maps");
+    assert_eq!(new.glance().expect("a snapshot").ports, old.glance().expect("a snapshot").ports);
 }
 
 fn moved(pins: &TestPins, size: &Size) -> Brought {

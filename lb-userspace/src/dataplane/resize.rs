@@ -186,8 +186,10 @@ impl Resize {
             tracing::error!(%error, "some flows were not brought to the new maps");
         }
         commit(&self.pins, &self.next)?;
+        let counted = count(&self.old).and_then(|were| Ok((were, count(&self.new)?)));
         Ok(Brought {
-            entries: (count(&self.old)?, count(&self.new)?),
+            // The move has been made, whatever can be said of it.
+            entries: counted.unwrap_or_default(),
             closed_cpus: self.closed_cpus,
             smaller: smaller(&self.new.size, &self.old.size),
         })

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Instant;
 
-use lb_common::abi::{BackendState, FlowEntry, FlowKey, FlowTable, mapped};
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::abi::names::AFFINITY;
+use lb_common::abi::{AffinityEntry, AffinityKey, BackendState, FlowEntry, FlowKey, FlowTable, mapped};
 use lb_tests::bpf::TestPins;
-use lb_userspace::dataplane::{DataPlane, FlowReader, KernelPlane, Resize, monotonic_ns};
+use lb_userspace::dataplane::{Brought, DataPlane, FlowReader, KernelPlane, Resize, monotonic_ns};
 use lb_userspace::model::{Admission, FlowRules, Protocol, ServiceId};
 use lb_userspace::reconcile::{
-    Desired, DesiredBackend, DesiredService, FlowSizes, History, Memo, Size, Step, Sweep, plan,
+    Desired, DesiredBackend, DesiredPort, DesiredService, FlowSizes, History, Memo, Size, Step, Sweep, plan,
 };
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -140,7 +142,7 @@ fn maps_of_another_size_get_the_flows_of_all_cpus() {
     let old = plane(&pins, &size(all / 2 * 3));
     let now = monotonic_ns();
     let entry = |_| FlowEntry { service: 0, backend: BACKEND, last_seen_ns: now, ..FlowEntry::default() };
-    for (n, cpu) in (0..).zip(cpus) {
+    for (n, cpu) in (0..).zip(cpus.iter().copied()) {
         let mut reader = FlowReader::open(&pins).expect("the tables");
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -150,11 +152,86 @@ fn maps_of_another_size_get_the_flows_of_all_cpus() {
         });
     }
     assert_eq!(count(&old), u64::from(all));
-    let mut resize = Resize::prepare(&pins, &size(all / 2 * 3 + 1024)).expect("other maps");
-    resize.switch().expect("nothing is attached");
-    resize.finish().expect("the pins change places");
+    // A process that is kept on one CPU: of a part that it cannot fill nothing would be known.
+    let brought = thread::scope(|scope| {
+        let moving = scope.spawn(|| {
+            stay_on(cpus[0]);
+            moved(&pins, &size(all / 2 * 3 + 1024))
+        });
+        moving.join().expect("a move")
+    });
+    assert_eq!((brought.entries, brought.closed_cpus), ((all as usize, all as usize), 0));
+    assert!(!brought.is_less(), "{brought}");
     let new = KernelPlane::open(&pins).expect("the other maps");
     assert_eq!(count(&new), u64::from(all));
+
+    // What does not fit is lost, and told.
+    let brought = moved(&pins, &size(all / 2));
+    assert!(brought.is_less() && brought.smaller, "{brought}");
+    let new = KernelPlane::open(&pins).expect("the smaller maps");
+    assert_eq!(brought.entries, (all as usize, count(&new) as usize));
+    assert!(brought.to_string().contains(&format!("of {all} recorded flows")), "{brought}");
+}
+
+/// As of a prober's namespace that went with its daemon.
+#[test]
+fn a_port_whose_interface_is_gone_stops_no_move() {
+    let pins = TestPins::new();
+    let mut old = plane(&pins, &size(1024));
+    let gone = DesiredPort { ifindex: 0x7fff_0000, mtu: 1500, mac: [2; 6] };
+    let observed = old.observe().expect("a snapshot");
+    let with_port = Desired { ports: vec![gone], ..desired() };
+    let steps = plan(&observed, &with_port, &mut Memo::default(), &History::default()).expect("a plan");
+    old.run_without_devices(&steps).expect("every step works");
+    moved(&pins, &size(2048));
+    let new = KernelPlane::open(&pins).expect("the other maps");
+    assert_eq!(new.glance().expect("a snapshot").ports, old.glance().expect("a snapshot").ports);
+}
+
+fn moved(pins: &TestPins, size: &Size) -> Brought {
+    let mut resize = Resize::prepare(pins, size).expect("other maps");
+    resize.switch().expect("nothing is attached");
+    resize.finish().expect("the pins change places")
+}
+
+/// Before the programs change places the old tables are right, afterwards the new ones.
+#[test]
+fn flows_that_change_while_the_maps_move_are_brought_as_they_are() {
+    let pins = TestPins::new();
+    let large = |established| Size { affinity: 1024, ..size(established) };
+    let _old = plane(&pins, &large(20_000));
+    let mut reader = FlowReader::open(&pins).expect("the tables");
+    let mut clients = clients(&pins);
+    let client = |n: u8| AffinityKey { source: [n; 16], service: 0, reserved: 0 };
+    let mut record = |numbers: std::ops::Range<u32>, backend: u32| {
+        let last_seen_ns = monotonic_ns();
+        for n in numbers.clone() {
+            let entry = AffinityEntry { backend, reserved: 0, last_seen_ns };
+            clients.insert(client(n as u8), entry, 0).expect("a client");
+        }
+        fill(&mut reader, numbers, |_| FlowEntry { backend, last_seen_ns, ..FlowEntry::default() });
+    };
+    record(0..4, 1);
+    let mut resize = Resize::prepare(&pins, &large(30_000)).expect("other maps");
+    record(1..2, 2); // a backend went
+    record(4..5, 2); // a flow began
+    resize.switch().expect("nothing is attached");
+    record(2..3, 3); // a program that is late: the new tables' word counts
+    record(5..6, 3); // and one of a flow that they do not know
+    assert!(!resize.finish().expect("the pins change places").is_less());
+    let new = KernelPlane::open(&pins).expect("the other maps");
+    let flows = new.flows().expect("reading").expect("all of them");
+    let found = |n| flows.iter().find(|flow| flow.key == key(n)).map(|flow| flow.entry.backend);
+    let expected = [1, 2, 1, 1, 2, 3].map(Some);
+    assert_eq!([0, 1, 2, 3, 4, 5].map(found), expected);
+    let clients = self::clients(&pins);
+    assert_eq!([0, 1, 2, 3, 4, 5].map(|n| clients.get(&client(n), 0).ok().map(|c| c.backend)), expected);
+}
+
+fn clients(pins: &TestPins) -> HashMap<MapData, AffinityKey, AffinityEntry> {
+    let pin = pins.directory().join(AFFINITY);
+    let map = MapData::from_pin(pin).expect("a pin");
+    HashMap::try_from(Map::LruHashMap(map)).expect("its types")
 }
 
 fn cpus() -> Vec<usize> {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use aya::maps::{Array, Map, MapData};
-use lb_common::abi::names::{BACKENDS, CONTROL, RINGS, TCP_ESTABLISHED};
+use lb_common::abi::names::{AFFINITY, BACKENDS, CONTROL, RINGS, TCP_ESTABLISHED};
 use lb_common::abi::{ABI_VERSION, Control};
-use lb_tests::system::{Config, Download, Kernel, Rig};
+use lb_tests::system::{Config, Download, Kernel, Rig, SOON, Watched, binary};
 use lb_userspace::dataplane::{DataPlane, KernelPlane, Pins, Resize};
-use lb_userspace::lab::VIP_L2;
+use lb_userspace::lab::{Role, VIP_L2};
 use nix::sys::signal::Signal;
 
 const SMALL: &str = "ring_slots: 65536, flows: 1000";
@@ -94,7 +94,7 @@ fn maps_shrink_to_what_is_in_use_at_most() -> anyhow::Result<()> {
 #[test]
 fn a_move_that_was_interrupted_is_undone_or_ended() -> anyhow::Result<()> {
     for switched in [false, true] {
-        let rig = Rig::new(3, 6)?;
+        let rig = Rig::new(3, 12)?;
         rig.start(&three(SMALL))?;
         let downloads = started(&rig)?;
         unsettle(&rig)?;
@@ -147,4 +147,68 @@ fn maps_of_another_abi_are_refused_by_name_and_forward_on() -> anyhow::Result<()
     downloads.iter().try_for_each(Download::finish)?;
     rig.run(&[])?;
     rig.answer(VIP_L2).map(drop)
+}
+
+/// The prober's interface has gone with the daemon that made it, and its port is still in the maps.
+#[test]
+fn limits_take_effect_at_a_restart_where_backends_are_checked_through_the_service() -> anyhow::Result<()> {
+    let rig = Rig::new(2, 1)?;
+    let config = |limits| Watched {
+        top: vec![format!("limits: {{{limits}}}")],
+        ..Watched::new(&format!("{{type: tcp, via: service, {SOON}}}"), 2)
+    };
+    rig.watch(&config(SMALL))?;
+    let directory = pins(&rig)?;
+    let large = rig.write_text(&config(LARGE).yaml())?.display().to_string();
+    rig.lb(["apply", &large])?.expect(0)?.says(&["LB039", "limits differ"])?;
+    rig.lb(["status"])?.expect(1)?.says(&["DEGRADED", "LB039", "limits differ"])?;
+    rig.stop(Signal::SIGTERM)?;
+    rig.watch(&config(LARGE))?;
+    ensure!(capacity(&directory, RINGS)? == 131_072, "{}", capacity(&directory, RINGS)?);
+    rig.lb(["status"])?.expect(0)?;
+    rig.answer(VIP_L2).map(drop)
+}
+
+/// So few files that it can open one set of maps, and not two.
+#[test]
+fn a_move_that_fails_is_told_and_what_forwards_goes_on() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 1)?;
+    rig.start(&three(SMALL))?;
+    let (directory, before) = (pins(&rig)?, Kernel::of(&rig)?);
+    rig.stop(Signal::SIGTERM)?;
+    let path = rig.write(&three(LARGE))?.display().to_string();
+    let lb = binary()?.display().to_string();
+    let few = rig.on(Role::Balancer, "prlimit", ["--nofile=64", &lb, "apply", &path])?;
+    few.expect(0)?.says(&["LB047", "Too many open files", "LB039"])?;
+    let after = Kernel::of(&rig)?;
+    ensure!((after.link, after.program) == (before.link, before.program), "{before:?}, {after:?}");
+    ensure!(!directory.join("next").exists() && capacity(&directory, RINGS)? == 65_536);
+    rig.answer(VIP_L2)?;
+    rig.lb(["apply", &path])?.expect(0)?;
+    ensure!(capacity(&directory, RINGS)? == 131_072);
+    rig.answer(VIP_L2).map(drop)
+}
+
+/// Limits that nobody wrote: a reload brings a service that remembers clients, for whom the maps have no room.
+#[test]
+fn what_a_config_comes_to_need_is_told_and_there_at_the_next_start() -> anyhow::Result<()> {
+    let rig = Rig::new(2, 1)?;
+    let plain = Config::l2(&[(1, 1), (2, 1)]);
+    rig.start(&plain)?;
+    let (directory, flows) = (pins(&rig)?, capacity(&pins(&rig)?, TCP_ESTABLISHED)?);
+    ensure!(capacity(&directory, AFFINITY)? == 1);
+    let sticky = plain.yaml() + "    affinity: {by: source, timeout: 10s}\n";
+    let path = rig.write_text(&sticky)?.display().to_string();
+    let told = ["LB039", "affinity has no effect yet", "room is tight for the flows of TCP"];
+    rig.lb(["apply", &path])?.expect(0)?.says(&told)?;
+    rig.lb(["status"])?.expect(1)?.says(&told)?;
+    rig.stop(Signal::SIGTERM)?;
+    rig.run(&[])?;
+    ensure!(capacity(&directory, AFFINITY)? > 1 && capacity(&directory, TCP_ESTABLISHED)? > flows);
+    rig.lb(["status"])?.expect(0)?;
+    let first = rig.answer(VIP_L2)?;
+    for _ in 0..10 {
+        ensure!(rig.answer(VIP_L2)? == first, "the client is not remembered");
+    }
+    Ok(())
 }

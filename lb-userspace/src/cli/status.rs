@@ -71,6 +71,8 @@ fn health(view: &View) -> (&'static str, u8, Vec<String>) {
         problems.push(format!("the newest config was refused, an older one is in force: {first}"));
     }
     problems.extend(memory::pressure(view));
+    let waiting = view.waiting.iter();
+    problems.extend(waiting.map(|found| format!("{}: {} ({})", found.code, found.message, found.help)));
     let dead = !view.services.is_empty() && !view.services.iter().any(ServiceView::forwards);
     if view.attachments.iter().all(|place| place.mode.is_none()) || dead {
         return ("NOT FORWARDING", NOT_FORWARDING, problems);

@@ -31,6 +31,8 @@ pub(super) struct View {
     pub(super) flows: Vec<FlowUse>,
     /// Clients that are remembered for affinity, and room for them.
     pub(super) affinity: (usize, u32),
+    /// What of the config is not in force before the maps have other sizes.
+    pub(super) waiting: Vec<daemon::Finding>,
     /// Slots that have settled only because it took too long, since the daemon began; unknown without one.
     pub(super) forced_settles: Option<u64>,
     pub(super) services: Vec<ServiceView>,
@@ -159,6 +161,7 @@ impl View {
         let observed = plane.observe()?;
         let counters = plane.counters()?;
         let listed = config::parse(&saved.origin, &saved.config).ok().map(|loaded| loaded.model);
+        let waiting = listed.as_ref().map_or_else(Vec::new, |listed| daemon::waiting(listed, &observed));
         let model = listed.map(|listed| saved.drains.join(&listed));
         let health = daemon::request(&instance.socket, &Request::Health)?;
         let forced_settles = health.as_ref().map(|reply| reply.forced_settles);
@@ -185,6 +188,7 @@ impl View {
             forced_settles,
             flows: plane.flow_use().map_err(Failure::failed)?,
             affinity: plane.affinity_use().map_err(Failure::failed)?,
+            waiting,
             observed,
             counters,
             services,

@@ -19,16 +19,15 @@ use super::guard::guard;
 use super::overrides::{self, InForce};
 use super::pace::Pace;
 use super::paths::PathMtus;
-use super::{
-    Assembled, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size, sizing,
-};
+use super::{Assembled, Drains, Error, Finding, Instance, Machine, Saved, assemble, interfaces, own, size};
 use crate::config;
 use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, ProbeTable, attached};
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, groups, keep_groups};
-use crate::reconcile::{Memo, Observed, Plan, Size, plan};
+use crate::reconcile::{Memo, Observed, Plan, plan};
 pub use candidate::{Applied, Candidate};
+pub use fit::waiting;
 pub(super) use fit::{accepted, fit};
 use known::known_uses;
 pub(super) use known::{down, places};
@@ -103,13 +102,14 @@ impl Engine {
         lock: Lock,
     ) -> Result<(Self, Applied), Error> {
         let accepted = |observed: &Observed| accepted(instance, &candidate, observed);
-        fit(&instance.pins, &candidate.loaded.model, &accepted)?;
+        let moved = fit(&instance.pins, &candidate.loaded.model, &accepted)?;
         KernelPlane::open_or_create(&instance.pins, &size(&candidate.loaded.model))?;
         let mut engine = Self::adopt(instance, &candidate, lock)?;
         instance.pins.prune(|ifindex| machine.links.by_index(ifindex).is_some())?;
         engine.interfaces.retain(|old| wanted.iter().all(|new| new.name != old.name));
         engine.interfaces.extend(wanted.iter().cloned());
-        let applied = engine.apply(candidate, machine)?;
+        let mut applied = engine.apply(candidate, machine)?;
+        applied.warnings.extend(moved);
         let mut done = Vec::new();
         let observed = engine.plane.glance()?;
         for (interface, link) in wanted.iter().zip(interfaces::find(wanted, machine.links)?) {
@@ -188,7 +188,7 @@ impl Engine {
         let drains = self.saved.drains.after(&self.model, listed, &there, Saved::now());
         let model = drains.join(listed);
         let (mut assembled, mut findings) = self.join(&model, &drains, machine)?;
-        findings.extend(limits(listed, &observed.size));
+        findings.extend(waiting(listed, &observed));
         let objections =
             if candidate.force { Vec::new() } else { guard(&there, &self.saved.overrides, listed) };
         let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.fatal);
@@ -336,16 +336,4 @@ impl Engine {
     pub fn assembled(&self) -> &Assembled {
         &self.assembled
     }
-}
-
-/// Limits that differ from the maps that are there.
-fn limits(model: &Model, size: &Size) -> Option<Finding> {
-    let differs = sizing::differ(model, size);
-    differs.then(|| {
-        Finding::warning(
-            "LB039",
-            "limits differ from the maps that are in use".to_owned(),
-            "the maps move to the new limits, without a gap, when the daemon starts again",
-        )
-    })
 }

@@ -38,7 +38,7 @@ mod work;
 pub use assemble::{Assembled, Finding, Machine, assemble, next_hops};
 pub use blast::{Accuracy, Blast, Flows};
 pub use check::{Checked, check_once};
-pub use engine::{Applied, Candidate, Engine};
+pub use engine::{Applied, Candidate, Engine, waiting};
 pub use error::Error;
 pub use gate::close as close_gate;
 pub use instance::Instance;

@@ -74,9 +74,10 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     let machine = Machine { links: &links, resolutions: &resolutions };
     KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
     let lock = instance.pins.lock()?;
+    let mut moved = None;
     if !dry_run {
         let accepted = |observed: &Observed| accepted(instance, &candidate, observed);
-        fit(&instance.pins, &candidate.loaded.model, &accepted)?;
+        moved = fit(&instance.pins, &candidate.loaded.model, &accepted)?;
     }
     let mut engine = Engine::adopt(instance, &candidate, lock)?;
     if dry_run {
@@ -84,6 +85,7 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     }
     tidy_up(&mut engine)?;
     let mut applied = engine.apply(candidate, machine)?;
+    applied.warnings.extend(moved);
     let listed = &engine.model().interfaces;
     let ours = |interface: &&Interface| engine.interfaces().iter().any(|own| own.name == interface.name);
     let interfaces: Vec<Interface> = listed.iter().filter(ours).cloned().collect();

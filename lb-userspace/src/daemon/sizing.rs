@@ -1,6 +1,8 @@
 //! How large the maps have to be for a config: what it needs, with room to grow without a new attach. Pure, but for
 //! asking the machine for its CPUs.
 
+use std::fmt;
+
 use crate::dataplane::{PORT_CAPACITY, possible_cpus};
 use crate::model::{Limits, Model, Protocol, Service, schedule};
 use crate::nic::Topology;
@@ -69,9 +71,63 @@ fn on(model: &Model, cpus: Cpus) -> Size {
     Size { tcp_flows: cpus.spread(wanted.tcp_flows), udp_flows: cpus.spread(wanted.udp_flows), ..wanted }
 }
 
-/// Whether the model's limits ask for other maps than these.
-pub(super) fn differ(model: &Model, size: &Size) -> bool {
-    limited(model, size, &self::size(model)) != *size
+/// Something of a model that is not in force while the maps are as large as they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Lack {
+    /// Its limits ask for other sizes.
+    Limits,
+    /// There is no room for clients, whom some service is to remember.
+    Affinity,
+    /// Tables for the flows of some, where some service has come to have all of its flows recorded.
+    Flows {
+        /// Of TCP, or of everything else.
+        tcp: bool,
+        /// Entries for established flows that there are.
+        present: u32,
+        /// Entries that there should be.
+        asked: u32,
+    },
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limits => f.write_str("limits differ from the maps that are in use"),
+            Self::Affinity => {
+                f.write_str("affinity has no effect yet: the maps in use have no room for clients")
+            }
+            Self::Flows { tcp, present, asked } => {
+                let of = if *tcp { "TCP" } else { "UDP" };
+                write!(
+                    f,
+                    "room is tight for the flows of {of}: some service has all of them recorded, and the maps in use \
+                     have {present} entries, not {asked}"
+                )
+            }
+        }
+    }
+}
+
+/// What of the model waits until maps of this size move. What else it needs more of than there is its plan refuses.
+pub(super) fn lacks(model: &Model, present: &Size, used: &Size) -> Vec<Lack> {
+    let asked = size(model);
+    let mut lacks = Vec::new();
+    if at_least(limited(model, present, &asked), used) != *present {
+        lacks.push(Lack::Limits);
+    }
+    if least(model).affinity > present.affinity {
+        lacks.push(Lack::Affinity);
+    }
+    let tables = [
+        (true, model.limits.flows, present.tcp_flows, asked.tcp_flows),
+        (false, model.limits.udp_flows, present.udp_flows, asked.udp_flows),
+    ];
+    for (tcp, limit, present, asked) in tables {
+        if limit.is_none() && all_flows(model, tcp, present, asked) != present {
+            lacks.push(Lack::Flows { tcp, present: present.established, asked: asked.established });
+        }
+    }
+    lacks
 }
 
 /// The capacities that maps of this size should move to for the model: what its limits say, and what it needs beyond
@@ -91,14 +147,18 @@ pub(super) fn moved(model: &Model, present: &Size, used: &Size) -> Size {
         affinity: need(least.affinity, present.affinity, asked.affinity),
         ..*present
     };
-    let limited = limited(model, &grown, &asked);
+    at_least(limited(model, &grown, &asked), used)
+}
+
+/// `size`, but no less than what is in use.
+fn at_least(size: Size, used: &Size) -> Size {
     Size {
-        services: limited.services.max(used.services),
-        keys: limited.keys.max(used.keys),
-        vips: limited.vips.max(used.vips),
-        ring_slots: limited.ring_slots.max(used.ring_slots),
-        backends: limited.backends.max(used.backends),
-        ..limited
+        services: size.services.max(used.services),
+        keys: size.keys.max(used.keys),
+        vips: size.vips.max(used.vips),
+        ring_slots: size.ring_slots.max(used.ring_slots),
+        backends: size.backends.max(used.backends),
+        ..size
     }
 }
 
@@ -258,6 +318,22 @@ mod tests {
         assert_eq!(moved(&plain, &small, &Size::default()), small);
         assert_eq!(moved(&all, &small, &Size::default()).tcp_flows, size(&all).tcp_flows);
         assert_eq!(moved(&plain, &size(&all), &Size::default()), size(&all));
+
+        // Until they move it is said what waits for that.
+        let none = Size::default();
+        let (present, asked) = (small.tcp_flows.established, size(&all).tcp_flows.established);
+        let flows = Lack::Flows { tcp: true, present, asked };
+        assert_eq!(lacks(&all, &small, &none), [Lack::Affinity, flows]);
+        assert_eq!(lacks(&all, &moved(&all, &small, &none), &none), []);
+        assert_eq!(lacks(&plain, &size(&all), &none), []);
+        assert_eq!(lacks(&service("sctp", ", tracking: always"), &size(&all), &none).len(), 1);
+        let limited = Model { limits: Limits { flows: Some(9), ..all.limits }, ..all };
+        assert_eq!(lacks(&limited, &small, &none), [Lack::Limits, Lack::Affinity]);
+        // What is in use cannot go.
+        let shrunk = Model { limits: Limits { backends: Some(1), ..plain.limits }, ..plain };
+        assert_eq!(lacks(&shrunk, &small, &none), [Lack::Limits]);
+        let used = Size { backends: small.backends, ..none };
+        assert_eq!(lacks(&shrunk, &small, &used), []);
     }
 
     #[test]

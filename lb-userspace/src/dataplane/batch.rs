@@ -2,9 +2,10 @@
 //! entries instead of two for each (`BPF_MAP_LOOKUP_BATCH`, kernel/bpf/hashtab.c; Linux 5.6).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::Pod;
+use aya::maps::{HashMap, IterableMap, MapData};
 use nix::errno::Errno;
 use nix::libc::{SYS_bpf, c_long, syscall};
 
@@ -38,7 +39,7 @@ struct Attributes {
 
 /// How far a map could be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Read {
+enum Read {
     /// Every entry that was there all the time was shown.
     Whole,
     /// The kernel cannot read maps in batches.
@@ -58,7 +59,7 @@ impl<K: Pod + Default, V: Pod + Default> Batches<K, V> {
 
     /// Shows all entries of a hash map whose keys and values are these, batch by batch. The kernel goes from bucket to
     /// bucket, and holds one only while it copies it: entries that come and go meanwhile disturb nothing.
-    pub(super) fn each(&mut self, map: BorrowedFd<'_>, mut see: impl FnMut(&[K], &[V])) -> io::Result<Read> {
+    fn each(&mut self, map: BorrowedFd<'_>, mut see: impl FnMut(&[K], &[V])) -> io::Result<Read> {
         // The next bucket's number; a pointer to nothing says the first.
         let (mut next, mut started) = (0u32, false);
         loop {
@@ -98,6 +99,27 @@ impl<K: Pod + Default, V: Pod + Default> Batches<K, V> {
             started = true;
         }
     }
+}
+
+/// How many entries more than there is room for are read before a walk counts as restarted.
+const WALK_SLACK: usize = 1024;
+
+/// Shows all entries of a map with room for `capacity`, many at a time; `false` where they changed too fast to be read
+/// completely, which is so only in kernels that cannot read in batches: there the walk starts over when the entry at
+/// which it stands is evicted, so it is bounded.
+pub(super) fn walk<K: Pod + Default, V: Pod + Default>(
+    map: &HashMap<MapData, K, V>,
+    capacity: u32,
+    batches: &mut Batches<K, V>,
+    mut see: impl FnMut(&[K], &[V]),
+) -> io::Result<bool> {
+    if batches.each(map.map().fd().as_fd(), &mut see)? == Read::Whole {
+        return Ok(true);
+    }
+    let most = capacity as usize + WALK_SLACK;
+    let (keys, entries): (Vec<K>, Vec<V>) = map.iter().take(most).filter_map(Result::ok).unzip();
+    see(&keys, &entries);
+    Ok(keys.len() < most)
 }
 
 /// Sets many entries of a hash map at once; for filling maps, where each may take an older one's place.

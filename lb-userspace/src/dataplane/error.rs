@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use super::Refusal;
 
 /// A failure of the data plane.
@@ -53,7 +55,7 @@ pub enum Error {
         difference: String,
     },
     /// A map operation failed.
-    #[error("map {map}: {source}")]
+    #[error("map {map}: {}", whole(.source))]
     Map {
         /// The map.
         map: &'static str,
@@ -61,13 +63,13 @@ pub enum Error {
         source: aya::maps::MapError,
     },
     /// The maps could not be created.
-    #[error("loading the BPF object: {source}{}", load_hint(.source))]
+    #[error("loading the BPF object: {}{}", whole(.source), load_hint(.source))]
     Load {
         /// Why not.
         source: aya::EbpfError,
     },
     /// The kernel refused a program.
-    #[error("the kernel refused program {program}: {source}")]
+    #[error("the kernel refused program {program}: {}", whole(.source))]
     Program {
         /// The program.
         program: &'static str,
@@ -78,13 +80,13 @@ pub enum Error {
     #[error("{0}")]
     Refused(Box<Refusal>),
     /// The redirect map refused an interface.
-    #[error("map EGRESS: {source}")]
+    #[error("map EGRESS: {}", whole(.source))]
     Egress {
         /// Why.
         source: aya::maps::xdp::XdpMapError,
     },
     /// An operation on a link failed.
-    #[error("XDP link of {interface}: {source}")]
+    #[error("XDP link of {interface}: {}", whole(.source))]
     Link {
         /// The interface.
         interface: String,
@@ -109,6 +111,31 @@ fn load_hint(error: &aya::EbpfError) -> &'static str {
     }
 }
 
+/// An error and its causes, without those whose words are already there: aya's own words leave out the kernel's reason.
+fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).fold(String::new(), |text, cause| {
+        let words = cause.to_string();
+        match text.as_str() {
+            "" => words,
+            said if said.contains(&words) => text,
+            said => format!("{said}: {words}"),
+        }
+    })
+}
+
+/// An error, what caused it, what caused that, and so on.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// Whether the kernel gave this as its reason.
+pub(super) fn is_because(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
+    let reasons = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    reasons.filter_map(io::Error::raw_os_error).any(|raw| raw == errno as i32)
+}
+
 impl Error {
     /// Wraps a load error.
     pub(super) fn load(source: aya::EbpfError) -> Self {
@@ -118,5 +145,30 @@ impl Error {
     /// Wraps a map error.
     pub(super) fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
         move |source| Self::Map { map, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::maps::MapError;
+    use aya::maps::xdp::XdpMapError;
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_reason_is_told() {
+        let refused = || {
+            let io_error = io::Error::from_raw_os_error(Errno::EINVAL as i32);
+            MapError::SyscallError(SyscallError { call: "bpf_map_update_elem", io_error })
+        };
+        let map = Error::map("PORTS")(refused());
+        assert_eq!(
+            map.to_string(),
+            "map PORTS: `bpf_map_update_elem` failed: Invalid argument (os error 22)"
+        );
+        let egress = Error::Egress { source: XdpMapError::MapError(refused()) };
+        assert!(egress.to_string().ends_with("failed: Invalid argument (os error 22)"), "{egress}");
+        assert!(is_because(&egress, Errno::EINVAL) && !is_because(&egress, Errno::ENOLINK));
     }
 }

@@ -7,11 +7,8 @@ use aya::maps::{HashMap, IterableMap, Map, MapData};
 use lb_common::abi::{FlowEntry, FlowKey, FlowTable, names};
 
 use super::Error;
-use super::batch::{self, Batches, Read};
+use super::batch::{self, Batches};
 use crate::reconcile::FlowSizes;
-
-/// How many entries more than there is room for are read before a walk through the flows counts as restarted.
-const WALK_SLACK: usize = 1024;
 
 /// One of them.
 type Table = HashMap<MapData, FlowKey, FlowEntry>;
@@ -95,26 +92,16 @@ impl FlowMaps {
         }
     }
 
-    /// Shows all flows of a table, some thousands at a time; `false` where they changed too fast to be read completely,
-    /// which is so only in kernels that cannot read in batches: there the walk starts over when the entry at which it
-    /// stands is evicted, so it is bounded.
+    /// Shows all flows of a table, some thousands at a time; see [`batch::walk`].
     pub(super) fn each(
         &self,
         (table, tcp): (FlowTable, bool),
         batches: &mut Batches<FlowKey, FlowEntry>,
-        mut see: impl FnMut(&[FlowKey], &[FlowEntry]),
+        see: impl FnMut(&[FlowKey], &[FlowEntry]),
     ) -> Result<bool, Error> {
-        let map = self.table(table, tcp);
-        let failed = failed("reading map", table, tcp);
-        if batches.each(map.map().fd().as_fd(), &mut see).map_err(failed)? == Read::Whole {
-            return Ok(true);
-        }
         let [tcp_sizes, udp_sizes] = &self.sizes;
-        let most = if tcp { tcp_sizes } else { udp_sizes }.of(table) as usize + WALK_SLACK;
-        let (keys, entries): (Vec<FlowKey>, Vec<FlowEntry>) =
-            map.iter().take(most).filter_map(Result::ok).unzip();
-        see(&keys, &entries);
-        Ok(keys.len() < most)
+        let capacity = if tcp { tcp_sizes } else { udp_sizes }.of(table);
+        batch::walk(self.table(table, tcp), capacity, batches, see).map_err(failed("reading map", table, tcp))
     }
 
     /// Records many flows in a table at once.

@@ -1,16 +1,16 @@
 //! The data plane in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{IterableMap, MapData, MapError, PerCpuValues};
+use aya::maps::{MapData, MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{names::*, *};
 
-use super::batch::{Batches, Read};
+use super::batch::Batches;
+use super::bring::count_clients;
 use super::flow_maps::{FlowMaps, FlowUse};
 use super::maps::{BACKEND_WORDS, Maps};
 use super::{Counters, DataPlane, Error, Gate, Pins, ProbeTable, attach, counters, object, stages};
@@ -75,16 +75,8 @@ impl KernelPlane {
 
     /// How many clients are remembered for affinity, and how many there is room for.
     pub fn affinity_use(&self) -> Result<(usize, u32), Error> {
-        let map = &self.maps.affinity;
-        let mut clients = 0;
-        let read = Batches::<AffinityKey, AffinityEntry>::new()
-            .each(map.map().fd().as_fd(), |keys, _| clients += keys.len())
-            .map_err(|source| Error::File { action: "reading map", path: AFFINITY.into(), source })?;
         let room = self.maps.size.affinity;
-        if read == Read::Unsupported {
-            clients = map.keys().take(room as usize).count();
-        }
-        Ok((clients, room))
+        Ok((count_clients(&self.maps.affinity, room)?, room))
     }
 
     fn snapshot(&self, depth: Depth) -> Result<Observed, Error> {

@@ -6,6 +6,7 @@ mod attach;
 mod batch;
 mod bench;
 mod bpffs;
+mod bring;
 mod capacity;
 mod copy;
 mod counters;
@@ -47,7 +48,7 @@ pub use memory::MemoryPlane;
 pub use object::{ProgramUse, TestProgram, objects, verify};
 pub use probes::{Gate, ProbeTable};
 pub use refusal::{Facts, Refusal};
-pub use resize::{Resize, recover};
+pub use resize::{Brought, Resize, recover};
 pub use samples::Sampling;
 pub use sweeping::FlowReader;
 

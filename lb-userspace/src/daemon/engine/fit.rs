@@ -2,40 +2,65 @@
 
 use super::{Candidate, places};
 use crate::daemon::guard::guard;
-use crate::daemon::{Error, Instance, Saved, overrides, sizing};
+use crate::daemon::sizing::Lack;
+use crate::daemon::{Error, Finding, Instance, Saved, overrides, sizing};
 use crate::dataplane::{KernelPlane, Pins, Resize, recover};
 use crate::model::Model;
 use crate::reconcile::{Observed, Size};
 
 /// Ends what a killed process left, and moves to maps of the sizes that `model` asks for, where there are maps and they
 /// differ. To be called by whoever holds the lock, before the maps are opened. Where there is no room for larger ones the
-/// old ones go on; if they are too small for the config, that is told by its plan.
-pub(in crate::daemon) fn fit(pins: &Pins, model: &Model, accepted: Accepted<'_>) -> Result<(), Error> {
+/// old ones go on; if they are too small for the config, that is told by its plan. What the operator should know of it.
+pub(in crate::daemon) fn fit(
+    pins: &Pins,
+    model: &Model,
+    accepted: Accepted<'_>,
+) -> Result<Option<Finding>, Error> {
     recover(pins)?;
     if !pins.is_live() {
-        return Ok(());
+        return Ok(None);
     }
     let observed = KernelPlane::open(pins)?.glance()?;
     // What is going to be refused changes nothing.
     if !accepted(&observed) {
-        return Ok(());
+        return Ok(None);
     }
     let size = sizing::moved(model, &observed.size, &used(&observed));
     if size == observed.size {
-        return Ok(());
+        return Ok(None);
     }
     let moved = Resize::prepare(pins, &size).and_then(|mut resize| {
         resize.switch()?;
         resize.finish()
     });
     match moved {
-        Ok(()) => tracing::info!(?size, "moved to maps of other sizes"),
+        Ok(brought) => {
+            tracing::info!(?size, "moved to maps of other sizes");
+            Ok(brought.is_less().then(|| {
+                let help = "connections whose record is lost go by their hash; larger `limits` have room for all, and \
+                            so have the parts of all CPUs if lb may use them (cpusets)";
+                Finding::warning("LB048", brought.to_string(), help)
+            }))
+        }
         Err(error) => {
-            tracing::error!(%error, "could not move to maps of other sizes: going on with those that are in use");
             recover(pins)?;
+            Ok(Some(Finding::warning(
+                "LB047",
+                format!("could not move to maps of other sizes, those that are in use go on: {error}"),
+                "the next start of the daemon, or `lb apply` without one, tries it again",
+            )))
         }
     }
-    Ok(())
+}
+
+/// What of a config is not in force, because the maps are not as large as it asks for.
+pub fn waiting(model: &Model, observed: &Observed) -> Vec<Finding> {
+    let lacks = sizing::lacks(model, &observed.size, &used(observed));
+    let finding = |lack: Lack| {
+        let help = "the maps move to other sizes, without a gap, when the daemon starts again";
+        Finding::warning("LB039", lack.to_string(), help)
+    };
+    lacks.into_iter().map(finding).collect()
 }
 
 /// Whether guard rails let a config through, in this state of the data plane.

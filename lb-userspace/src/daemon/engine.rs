@@ -27,7 +27,7 @@ use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, P
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, groups, keep_groups};
-use crate::reconcile::{Memo, Observed, Plan, Size, plan};
+use crate::reconcile::{Memo, Observed, Plan, PlanError, Size, plan};
 pub use candidate::{Applied, Candidate};
 pub(super) use fit::{accepted, fit};
 use known::known_uses;
@@ -64,6 +64,8 @@ pub struct Engine {
     settling: Settling,
     memo: Memo,
     pace: Pace,
+    /// What services go without since the last plan.
+    lacking: Vec<PlanError>,
     /// Drains that ended until then have been seen to, in seconds since 1970.
     expired_to: u64,
     _lock: Lock,
@@ -149,6 +151,7 @@ impl Engine {
             settling,
             memo: Memo::default(),
             pace: Pace::default(),
+            lacking: Vec::new(),
             expired_to: 0,
             _lock: lock,
         })

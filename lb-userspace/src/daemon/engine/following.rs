@@ -5,7 +5,7 @@ use crate::daemon::{assemble, interfaces};
 use crate::dataplane::{Attachment, DataPlane, attached};
 use crate::model::Interface;
 use crate::netlink::{Link, Snapshot};
-use crate::reconcile::{Observed, Plan, Step, plan};
+use crate::reconcile::{self, Observed, Plan, PlanError, Step};
 
 impl Engine {
     /// Takes the steps of a plan that was made for `observed`.
@@ -28,8 +28,10 @@ impl Engine {
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
         let history = self.settling.history();
-        let plan = plan(&observed, &assembled.desired, &mut self.memo, history).map_err(Error::Plan)?;
+        let plan = reconcile::follow(&observed, &assembled.desired, &mut self.memo, history);
+        let plan = plan.map_err(Error::Plan)?;
         self.execute(&observed, &plan)?;
+        self.tell_lacking(&plan.lacking);
         self.assembled = assembled;
         if self.listen() {
             self.remember();
@@ -44,6 +46,17 @@ impl Engine {
             }
         }
         Ok(changes)
+    }
+
+    /// Warns of what services go without, once.
+    fn tell_lacking(&mut self, lacking: &[PlanError]) {
+        let before = std::mem::replace(&mut self.lacking, lacking.to_vec());
+        for error in lacking.iter().filter(|error| !before.contains(error)) {
+            tracing::warn!(%error, "{}", error.without());
+        }
+        if lacking.is_empty() && !before.is_empty() {
+            tracing::info!("services have again what they went without");
+        }
     }
 
     /// Interfaces of ours that are there now.

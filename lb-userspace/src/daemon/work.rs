@@ -213,13 +213,15 @@ impl Daemon {
         let (links, resolutions) = (self.links.borrow().clone(), self.resolutions.borrow().clone());
         let applied = self.engine.apply(candidate, Machine { links: &links, resolutions: &resolutions });
         self.watcher.set_targets(next_hops(self.engine.model()));
-        let applied = applied?;
-        self.announce(&links);
-        self.tune();
-        self.health.set_model(self.engine.model(), |_| State::Unknown);
-        self.ways = ways(self.engine.model());
-        self.attend().await;
-        Ok(applied)
+        // What has stopped half-way is in force too, and its backends are to be probed.
+        if applied.is_ok() || self.engine.is_between() {
+            self.announce(&links);
+            self.tune();
+            self.health.set_model(self.engine.model(), |_| State::Unknown);
+            self.ways = ways(self.engine.model());
+            self.attend().await;
+        }
+        applied
     }
 
     /// Brings probes and decisions in line with a new model.
@@ -268,7 +270,8 @@ impl Daemon {
         match Candidate::read(&options.config, false) {
             // Touched, or written again with the same content; and so are the lists that it names.
             Ok(candidate)
-                if candidate.loaded.text == self.engine.config_text()
+                if !self.engine.is_between()
+                    && candidate.loaded.text == self.engine.config_text()
                     && candidate.loaded.model == *self.engine.listed() =>
             {
                 tracing::info!("config file unchanged");

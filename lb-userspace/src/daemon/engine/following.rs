@@ -12,7 +12,24 @@ impl Engine {
     pub(super) fn execute(&mut self, observed: &Observed, plan: &Plan) -> Result<(), Error> {
         let done = self.plane.run(plan);
         self.settling.note(observed, plan);
-        done.map_err(Error::Partly)
+        done.map_err(|error| {
+            self.postpone();
+            Error::Partly(error)
+        })
+    }
+
+    /// Whether the last config is there only in part, so that the rest of it is still to come.
+    pub fn is_between(&self) -> bool {
+        self.between
+    }
+
+    /// The last config is there as a whole.
+    fn arrived(&mut self) {
+        if std::mem::take(&mut self.between) {
+            tracing::info!("the config that was applied only in part is in force as a whole");
+            self.saved.last_error = None;
+            self.remember();
+        }
     }
 
     /// Follows the machine: next hops, interfaces' addresses and MTU, and interfaces that went and came back. Returns
@@ -32,6 +49,7 @@ impl Engine {
         let plan = plan.map_err(Error::Plan)?;
         self.execute(&observed, &plan)?;
         self.tell_lacking(&plan.lacking);
+        self.arrived();
         self.assembled = assembled;
         if self.listen() {
             self.remember();

@@ -132,13 +132,24 @@ fn weights(
     backends: &[BackendId],
     begins: bool,
 ) -> impl Iterator<Item = Step> {
+    let most = service.backends.iter().map(|backend| backend.ring_weight()).max().unwrap_or(0);
     service.backends.iter().zip(backends).filter_map(move |(backend, id)| {
-        let weight = u64::from(backend.ring_weight());
+        let weight = scaled(backend.ring_weight(), most);
         match observed.weights.get(&id.get()) {
             Some(present) if !begins => (*present != weight).then_some(Step::PutWeight(*id, weight)),
             _ => Some(Step::PutLoad(*id, LoadEntry { load: 0, weight })),
         }
     })
+}
+
+/// A weight as programs compare it, where the largest is `most`: all shrink together if that one does not fit, so that
+/// their proportions stay, and none that counts shrinks to nothing.
+fn scaled(weight: u32, most: u32) -> u64 {
+    let (weight, most) = (u64::from(weight), u64::from(most));
+    if most <= LoadEntry::MOST_WEIGHT || weight == 0 {
+        return weight;
+    }
+    (weight * LoadEntry::MOST_WEIGHT / most).max(1)
 }
 
 /// The policies of all services.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_common::abi::{BackendState, PolicyKind, Protocol, ServiceEntry};
+use lb_common::abi::{BackendState, LoadEntry, PolicyKind, Protocol, ServiceEntry};
 use proptest::prelude::*;
 
 use super::super::{
@@ -337,4 +337,20 @@ fn a_backend_without_a_slot_keeps_nobody_waiting() {
     let state = bench.observe();
     let down = state.backends.values().filter(|b| BackendState::from_raw(b.state) == BackendState::Down);
     assert_eq!(down.count(), 1, "the other service has followed");
+}
+
+/// Weights are in hundredths, times what an agent says: they may be larger than what programs compare.
+#[test]
+fn weights_that_are_too_large_shrink_together() {
+    const MOST: u32 = 65_535 * 25_600;
+    for algorithm in [Algorithm::LeastConnections, Algorithm::LeastBandwidth] {
+        let mut bench = with_pool(10_000);
+        bench.apply(&desired(&one(algorithm, &[MOST, MOST / 2, 1, 0])));
+        let weights: Vec<u64> = bench.observe().weights.values().copied().collect();
+        assert_eq!(weights[0], LoadEntry::MOST_WEIGHT);
+        assert_eq!((weights[1], &weights[2..]), (LoadEntry::MOST_WEIGHT / 2, &[1, 0][..]));
+        bench.apply(&desired(&one(algorithm, &[1 << 20, 3, 1, 0])));
+        let weights: Vec<u64> = bench.observe().weights.values().copied().collect();
+        assert_eq!(weights, [1 << 20, 3, 1, 0], "those that fit are what they are");
+    }
 }

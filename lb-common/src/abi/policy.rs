@@ -76,8 +76,13 @@ impl PolicyKind {
 pub struct LoadEntry {
     /// Live flows, or bytes per second; programs and userspace add to it atomically. Read as signed: below zero is none.
     pub load: u64,
-    /// The backend's weight; 0 reads as 1.
+    /// The backend's weight, at most [`LoadEntry::MOST_WEIGHT`]; 0 reads as 1.
     pub weight: u64,
+}
+
+impl LoadEntry {
+    /// The largest weight: the product of a load of 40 bits and a weight fits a word.
+    pub const MOST_WEIGHT: u64 = (1 << 24) - 1;
 }
 
 /// Key of [`AFFINITY`](super::names::AFFINITY).

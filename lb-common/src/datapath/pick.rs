@@ -6,7 +6,7 @@ use super::serve::flow_hash;
 use super::work::Asked;
 use super::{Tables, hash};
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendId, BackendState, PolicyEntry, PolicyKind, ServiceEntry,
+    AffinityEntry, AffinityKey, BackendId, BackendState, LoadEntry, PolicyEntry, PolicyKind, ServiceEntry,
 };
 
 const MS_NS: u64 = 1_000_000;
@@ -80,9 +80,9 @@ fn less_loaded<T: Tables>(tables: &T, packet: &Packet, policy: &PolicyEntry) -> 
     Some(if per_weight(a.load, b.weight) <= per_weight(b.load, a.weight) { one } else { other })
 }
 
-/// Widths of a load and a weight whose product fits a word: a terabyte per second, and weights in hundredths.
+/// Widths of a load and a weight whose product fits a word: a terabyte per second, and weights as userspace scales them.
 const LOAD_MASK: u64 = (1 << 40) - 1;
-const WEIGHT_MASK: u64 = (1 << 24) - 1;
+const WEIGHT_MASK: u64 = LoadEntry::MOST_WEIGHT;
 
 /// Whose turn it is.
 #[inline(always)]

@@ -28,8 +28,22 @@ pub(super) fn text(blast: &Blast) -> String {
     let share = f64::from(*slots_moving) * 100.0 / f64::from((*slots).max(1));
     format!(
         "{service} {id}\n  backends: {takers_after} take new flows ({takers_before} now){lists}\n  \
-         slots: {slots_moving} of {slots} change owner ({share:.1}%)\n  flows: {}",
+         slots: {slots_moving} of {slots} change owner ({share:.1}%){}\n  flows: {}",
+        later(blast),
         flows(blast)
+    )
+}
+
+/// What moves when those who are new have been found up.
+fn later(blast: &Blast) -> String {
+    if blast.waiting.is_empty() {
+        return String::new();
+    }
+    let share = f64::from(blast.slots_later) * 100.0 / f64::from(blast.slots.max(1));
+    format!(
+        ";\n         {} more ({share:.1}%) when checks have passed of {}",
+        blast.slots_later,
+        addresses(&blast.waiting)
     )
 }
 
@@ -47,6 +61,11 @@ fn flows(blast: &Blast) -> String {
     if blast.flows_watched.count > 0 {
         let watched = counted(&blast.flows_watched, "");
         parts.push(format!("{watched} are watched for {}", duration(blast.watched_s)));
+    }
+    if blast.flows_later.count > 0 {
+        let what =
+            if blast.untracked { "move and break then: tracking is never" } else { "are watched then" };
+        parts.push(format!("{} {what}", counted(&blast.flows_later, "")));
     }
     parts.join("; ")
 }
@@ -117,6 +136,25 @@ mod tests {
             "{}",
             text(&gone)
         );
+    }
+
+    #[test]
+    fn what_moves_after_the_first_probes_has_a_line_of_its_own() {
+        let blast = Blast {
+            slots: 4093,
+            takers_after: 3,
+            slots_later: 1023,
+            added: vec![[203, 0, 113, 24].into()],
+            waiting: vec![[203, 0, 113, 24].into()],
+            flows_later: Flows { count: 75, accuracy: Accuracy::About },
+            ..Blast::default()
+        };
+        let lines = text(&blast);
+        assert!(lines.contains("0 of 4093 change owner (0.0%);\n"), "{lines}");
+        assert!(lines.contains("  1023 more (25.0%) when checks have passed of 203.0.113.24\n"), "{lines}");
+        assert!(lines.ends_with("0 flows move; about 75 flows are watched then"), "{lines}");
+        let lines = text(&Blast { untracked: true, ..blast });
+        assert!(lines.ends_with("about 75 flows move and break then: tracking is never"), "{lines}");
     }
 
     #[test]

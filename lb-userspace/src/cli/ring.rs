@@ -32,11 +32,6 @@ struct Share {
     slots: usize,
 }
 
-/// Ring sizes of a model's services.
-pub(super) fn sizes(model: &Model) -> impl Iterator<Item = u32> {
-    model.services.iter().map(Service::new_ring_size)
-}
-
 fn owners(model: &Model, service: &Service, size: u32) -> Vec<IpAddr> {
     let members: Vec<Member> = service
         .backends

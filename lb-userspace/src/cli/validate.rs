@@ -59,7 +59,7 @@ fn summary(output: Output, loaded: &Loaded, tables: &Foreseen) -> Result<(), Fai
     let model = &loaded.model;
     let (size, memory) = (&tables.size, tables.memory.total());
     let pairs: usize = model.services.iter().map(|service| service.backends.len()).sum();
-    let slots: u64 = super::ring::sizes(model).map(u64::from).sum();
+    let slots = daemon::slots(model);
     let warnings = loaded.warnings.len() + foreseen(model).len() + tables.warning().iter().len();
     let mut value = json!({
         "valid": true,
@@ -73,7 +73,7 @@ fn summary(output: Output, loaded: &Loaded, tables: &Foreseen) -> Result<(), Fai
     tables.json().into_iter().for_each(|(key, found)| value[key] = found);
     output::print(output, &value, || {
         format!(
-            "valid: {} services, {pairs} backends; rings {slots} of {} slots; maps {} on {} CPUs\n{}",
+            "valid: {} services, {pairs} backends; rings and schedules {slots} of {} slots; maps {} on {} CPUs\n{}",
             model.services.len(),
             size.ring_slots,
             mib(memory),

@@ -9,9 +9,10 @@ use lb_common::abi::{BackendState, ServiceEntry};
 use serde::{Deserialize, Serialize};
 
 use super::pace::{Pace, Recent};
+use crate::health::fleet::Uses;
 use crate::model::ring::{self, Member, Seed};
 use crate::model::{Algorithm, IdleTimes, Model, Service, Tracking};
-use crate::reconcile::{Census, Desired, DesiredService, Observed, narrow};
+use crate::reconcile::{Census, Desired, DesiredBackend, DesiredService, Observed, narrow};
 
 /// A number of flows.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -37,6 +38,7 @@ pub enum Accuracy {
 
 /// What would become of a service.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
 pub struct Blast {
     /// Its name.
     pub service: String,
@@ -46,6 +48,12 @@ pub struct Blast {
     pub slots: u32,
     /// Slots that change owner.
     pub slots_moving: u32,
+    /// Slots that change owner later: when those who are added and wait for their first probes have passed them.
+    pub slots_later: u32,
+    /// These backends.
+    pub waiting: Vec<IpAddr>,
+    /// Flows in these slots: they stay, or, without tracking, move.
+    pub flows_later: Flows,
     /// Backends that take new flows now.
     pub takers_before: usize,
     /// Backends that would take new flows, as far as they work.
@@ -66,6 +74,8 @@ pub struct Blast {
     pub flows_watched: Flows,
     /// For how long these slots are watched at least, in seconds.
     pub watched_s: u64,
+    /// Whether flows of slots that change owner move with them: nothing is recorded.
+    pub untracked: bool,
     /// Whether the service goes altogether.
     pub removed: bool,
 }
@@ -77,6 +87,8 @@ pub(super) struct Scene<'a> {
     pub(super) before: &'a Model,
     pub(super) after: &'a Model,
     pub(super) desired: &'a Desired,
+    /// What backends get by health and the operator's word; who is new is not in it.
+    pub(super) uses: &'a Uses,
     /// What is left of backends' recorded flows, if they could be counted.
     pub(super) left: Option<&'a Census>,
     /// New flows as they are counted now, by backend number, and were before.
@@ -139,7 +151,16 @@ fn changed(scene: &Scene<'_>, after: &Service, desired: &DesiredService, entry: 
         - moving.iter().filter(|(n, _)| dropped.contains_key(n)).map(|(_, s)| s).sum::<u64>();
     let shares = here.in_slots(stays);
     let tracked = after.flows.tracking != Tracking::Never;
+    let (waiting, proven) = proven(scene, after, desired);
+    let count = |moving: &BTreeMap<u32, u64>| moving.values().sum::<u64>();
+    let later = match waiting.is_empty() {
+        true => 0,
+        false => count(&differing(scene, &proven, entry, &here)).saturating_sub(count(&moving)),
+    };
     Blast {
+        slots_later: u32::try_from(later).unwrap_or(u32::MAX),
+        waiting,
+        flows_later: here.in_slots(later),
         service: after.name.clone(),
         id: after.id.to_string(),
         slots: entry.ring_size,
@@ -158,12 +179,42 @@ fn changed(scene: &Scene<'_>, after: &Service, desired: &DesiredService, entry: 
         flows_moved: if tracked { Flows::default() } else { shares },
         flows_watched: if tracked { shares } else { Flows::default() },
         watched_s: after.flows.idle.established.as_secs(),
+        untracked: !tracked,
         removed: false,
     }
 }
 
+/// Those who wait for their first probes, and the service as it is to be when they have passed them. Backups wait on.
+fn proven(scene: &Scene<'_>, after: &Service, desired: &DesiredService) -> (Vec<IpAddr>, DesiredService) {
+    let (mut waiting, mut proven) = (Vec::new(), desired.clone());
+    for (listed, backend) in after.backends.iter().zip(&mut proven.backends) {
+        let weight = u32::from(listed.effective_weight());
+        let is_new = !scene.uses.contains_key(&(after.id, listed.address));
+        if is_new && weight > 0 && listed.group == 0 && backend.state == BackendState::Draining {
+            *backend = DesiredBackend { state: BackendState::Up, weight: weight * 100, ..*backend };
+            waiting.push(listed.address);
+        }
+    }
+    (waiting, proven)
+}
+
 /// Slots that change owner, by the number of their owner now.
 fn moving(
+    scene: &Scene<'_>,
+    desired: &DesiredService,
+    entry: &ServiceEntry,
+    here: &Here<'_>,
+) -> BTreeMap<u32, u64> {
+    let by_source = desired.flows.algorithm == Algorithm::SourceHash;
+    let rehashed = by_source != (entry.flags & ServiceEntry::BY_SOURCE != 0);
+    if !rehashed && !scene.written.contains(&entry.ring_start) {
+        return BTreeMap::new();
+    }
+    differing(scene, desired, entry, here)
+}
+
+/// The same where all of the ring may change.
+fn differing(
     scene: &Scene<'_>,
     desired: &DesiredService,
     entry: &ServiceEntry,
@@ -178,11 +229,7 @@ fn moving(
         }
         return moving;
     }
-    if !scene.written.contains(&entry.ring_start) {
-        return moving;
-    }
-    let weight =
-        |b: &crate::reconcile::DesiredBackend| if b.state == BackendState::Up { b.weight } else { 0 };
+    let weight = |b: &DesiredBackend| if b.state == BackendState::Up { b.weight } else { 0 };
     let members: Vec<Member> =
         desired.backends.iter().map(|b| Member { address: b.address, weight: weight(b) }).collect();
     let size = desired.ring_size.unwrap_or(entry.ring_size);

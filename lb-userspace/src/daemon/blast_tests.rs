@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config;
+use crate::health::member::Use;
 use lb_common::abi::{BackendEntry, BackendId, Slot};
 
 /// Ring size of the service.
@@ -17,9 +18,13 @@ fn model(backends: &[&str], more: &str) -> Model {
 }
 
 fn desired(model: &Model) -> Desired {
+    desired_with(model, &Uses::new())
+}
+
+fn desired_with(model: &Model, uses: &Uses) -> Desired {
     let attached = crate::netlink::Snapshot::default();
     let machine = crate::daemon::Machine { links: &attached, resolutions: &Default::default() };
-    crate::daemon::assemble(model, &[], machine, &crate::health::fleet::Uses::new()).desired
+    crate::daemon::assemble(model, &[], machine, uses).desired
 }
 
 /// A data plane as a model wants it, its backends numbered from 1.
@@ -58,16 +63,26 @@ fn observed(model: &Model, flags: u32) -> Observed {
 }
 
 fn look(old: &Model, flags: u32, new: &Model, left: &Census, counted: &[(u32, u64)]) -> Vec<Blast> {
+    look_with(&Uses::new(), (old, flags, new), left, counted)
+}
+
+fn look_with(
+    uses: &Uses,
+    (old, flags, new): (&Model, u32, &Model),
+    left: &Census,
+    counted: &[(u32, u64)],
+) -> Vec<Blast> {
     let observed = observed(old, flags);
     blast(&Scene {
         observed: &observed,
         before: old,
         after: new,
-        desired: &desired(new),
+        desired: &desired_with(new, uses),
+        uses,
         left: Some(left),
         counted: &counted.iter().copied().collect(),
         pace: &Pace::default(),
-        written: &BTreeSet::from([0]),
+        written: &if uses.is_empty() { BTreeSet::from([0]) } else { BTreeSet::new() },
     })
 }
 
@@ -145,4 +160,32 @@ fn a_service_that_goes_takes_its_flows_with_it() {
     let [web] = &found[..] else { panic!("{found:?}") };
     assert!(web.removed && web.slots_moving == SIZE);
     assert_eq!((web.service.as_str(), web.flows_dropped), ("web", flows(42, Accuracy::AtMost)));
+}
+
+/// Backends that are probed get their slots when they have passed: what they will move is told.
+#[test]
+fn what_moves_after_the_first_probes_is_told_too() {
+    let checked = "health_check: {type: tcp},";
+    let old = model(&["1", "2", "3"], checked);
+    let id = old.services[0].id;
+    let uses: Uses = (1..4).map(|n| ((id, ip(n)), Use::Serving { percent: 100 })).collect();
+    let counted = [(1, 1000), (2, 1000), (3, 1000)];
+    let one_more = model(&["1", "2", "3", "4"], checked);
+    let found = look_with(&uses, (&old, 0, &one_more), &Census::default(), &counted);
+    let [web] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((web.slots_moving, web.takers_after, &web.waiting[..]), (0, 3, &[ip(4)][..]));
+    assert!((1020..1400).contains(&web.slots_later), "{}", web.slots_later);
+    assert!((740..1050).contains(&web.flows_later.count), "{:?}", web.flows_later);
+    // All of them replaced: those that leave keep their slots until somebody is there to take them.
+    let mut others = model(&["1", "2", "3", "4", "5"], checked);
+    for leaver in &mut others.services[0].backends[..3] {
+        (leaver.drain, leaver.leaving) = (true, true);
+    }
+    let found = look_with(&uses, (&old, 0, &others), &Census::default(), &counted);
+    assert_eq!((found[0].slots_moving, found[0].slots_later, found[0].waiting.len()), (0, SIZE, 2));
+    // A backup waits on, whatever its probes say.
+    let mut backup = one_more;
+    backup.services[0].backends[3].group = 1;
+    let found = look_with(&uses, (&old, 0, &backup), &Census::default(), &counted);
+    assert_eq!((found[0].slots_later, &found[0].waiting[..]), (0, &[][..]));
 }

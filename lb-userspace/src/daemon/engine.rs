@@ -25,7 +25,7 @@ use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, P
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, groups, keep_groups};
-use crate::reconcile::{Memo, Observed, Plan, plan};
+use crate::reconcile::{Memo, Observed, Plan, PlanError, Size, plan};
 pub use candidate::{Applied, Candidate};
 pub use fit::waiting;
 pub(super) use fit::{accepted, fit};
@@ -63,6 +63,10 @@ pub struct Engine {
     settling: Settling,
     memo: Memo,
     pace: Pace,
+    /// What services go without since the last plan.
+    lacking: Vec<PlanError>,
+    /// The config in force is there only in part.
+    between: bool,
     /// Drains that ended until then have been seen to, in seconds since 1970.
     expired_to: u64,
     _lock: Lock,
@@ -149,6 +153,8 @@ impl Engine {
             settling,
             memo: Memo::default(),
             pace: Pace::default(),
+            lacking: Vec::new(),
+            between: false,
             expired_to: 0,
             _lock: lock,
         })
@@ -160,14 +166,16 @@ impl Engine {
         Ok(Applied { blast: self.blast(&prepared)?, ..prepared.applied })
     }
 
-    /// Brings the data plane to a config. What is refused changes nothing.
+    /// Brings the data plane to a config. What is refused changes nothing. What stops half-way is the config in force all
+    /// the same: connections may have begun on what it has added, so [`Engine::follow`] goes on with it, not back.
     pub fn apply(&mut self, candidate: Candidate, machine: Machine<'_>) -> Result<Applied, Error> {
         let Prepared { observed, model, drains, assembled, plan, applied } =
             self.prepare(&candidate, machine)?;
         if !applied.objections.is_empty() {
             return Err(Error::Findings(applied.objections));
         }
-        self.execute(&observed, &plan)?;
+        let done = self.execute(&observed, &plan);
+        self.between = done.is_err();
         (self.listed, self.model) = (candidate.loaded.model, model);
         self.assembled = assembled;
         self.saved.drains = drains;
@@ -175,10 +183,13 @@ impl Engine {
         self.saved.config = candidate.loaded.text;
         self.saved.interfaces = self.interfaces.iter().map(|interface| interface.name.clone()).collect();
         self.saved.applied_at = Saved::now();
-        self.saved.last_error = None;
+        self.saved.last_error = done.as_ref().err().map(ToString::to_string);
         self.listen();
-        self.remember();
-        Ok(applied)
+        // Of a data plane that is new nothing is left where it fails.
+        if done.is_ok() || self.instance.pins.is_live() {
+            self.remember();
+        }
+        done.map(|()| applied)
     }
 
     fn prepare(&mut self, candidate: &Candidate, machine: Machine<'_>) -> Result<Prepared, Error> {

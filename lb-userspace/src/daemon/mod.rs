@@ -49,7 +49,7 @@ pub use overrides::{InForce, Order, Word};
 pub use run::{Options, run};
 pub use saved::Saved;
 pub use simulation::{Engine as SimulationEngine, EngineChoice, Simulation, mac_of, now};
-pub use sizing::{Cpus, size, wanted};
+pub use sizing::{Cpus, size, slots, wanted};
 pub use socket::{Reply, Request, events, is_running, request};
 pub use stand_ins::Known;
 pub use tuning::{

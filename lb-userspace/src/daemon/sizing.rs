@@ -235,7 +235,7 @@ fn flows(established: u32) -> FlowSizes {
 
 /// Slots of the pool that the model's services take: their rings, and schedules where new flows go by one. A schedule
 /// that changes is made beside the one before.
-fn slots(model: &Model) -> u32 {
+pub fn slots(model: &Model) -> u32 {
     let slots = |service: &Service| service.new_ring_size().saturating_add(schedules(service));
     model.services.iter().map(slots).fold(0, u32::saturating_add)
 }

@@ -1,6 +1,7 @@
 //! What the daemon does about each thing that happens.
 
 mod clients;
+mod following;
 mod leaving;
 mod settings;
 mod settling;
@@ -19,7 +20,7 @@ use super::engine::places;
 use super::health::{Health, Signal};
 use super::jobs::{Job, Jobs, Purpose, Settled, settled};
 use super::overrides;
-use super::report::{reply, report, unreachable_backends};
+use super::report::{reply, report};
 use super::run::Options;
 use super::targets::{Ways, ways};
 use super::tuning::Tuner;
@@ -30,7 +31,8 @@ use crate::health::member::State;
 use crate::health::passive::{Complaint, What};
 use crate::health::words::Way;
 use crate::model::{Interface, Model};
-use crate::netlink::{Resolutions, Snapshot, Watcher, links};
+use crate::netlink::{Resolutions, Snapshot, Watcher};
+use following::Trouble;
 use settling::{Client, Sweeper, Turn};
 
 /// The running daemon.
@@ -47,6 +49,7 @@ pub(super) struct Daemon {
     ways: BTreeMap<Place, Way>,
     /// The data plane could not follow the last decision.
     unfollowed: bool,
+    trouble: Trouble,
     jobs: Jobs,
     /// Logs of the attached programs.
     events: Vec<Events>,
@@ -116,6 +119,7 @@ impl Daemon {
             health,
             ways,
             unfollowed: false,
+            trouble: Trouble::default(),
             jobs,
             events,
             announced,
@@ -209,13 +213,15 @@ impl Daemon {
         let (links, resolutions) = (self.links.borrow().clone(), self.resolutions.borrow().clone());
         let applied = self.engine.apply(candidate, Machine { links: &links, resolutions: &resolutions });
         self.watcher.set_targets(next_hops(self.engine.model()));
-        let applied = applied?;
-        self.announce(&links);
-        self.tune();
-        self.health.set_model(self.engine.model(), |_| State::Unknown);
-        self.ways = ways(self.engine.model());
-        self.attend().await;
-        Ok(applied)
+        // What has stopped half-way is in force too, and its backends are to be probed.
+        if applied.is_ok() || self.engine.is_between() {
+            self.announce(&links);
+            self.tune();
+            self.health.set_model(self.engine.model(), |_| State::Unknown);
+            self.ways = ways(self.engine.model());
+            self.attend().await;
+        }
+        applied
     }
 
     /// Brings probes and decisions in line with a new model.
@@ -248,62 +254,6 @@ impl Daemon {
         }
     }
 
-    /// Has the data plane follow the decisions about backends.
-    async fn decide(&mut self) {
-        let decided = self.health.decide();
-        if decided.uses != *self.engine.uses() || self.unfollowed {
-            self.engine.set_uses(decided.uses);
-            let resolutions = self.resolutions.borrow().clone();
-            let followed = match links().await {
-                Ok(links) => self.engine.follow(Machine { links: &links, resolutions: &resolutions }),
-                Err(error) => Err(error.into()),
-            };
-            self.unfollowed = followed.is_err();
-            match followed {
-                Ok(changes) => tracing::debug!(?changes, "backends' states followed"),
-                Err(error) => tracing::error!(%error, "could not follow backends' states"),
-            }
-        }
-    }
-
-    /// Looks anew at the network: the watcher's last view of the interfaces may be from before our own attach.
-    async fn follow(&mut self) {
-        let resolutions = self.resolutions.borrow_and_update().clone();
-        self.links.mark_unchanged();
-        let present = match links().await {
-            Ok(links) => links,
-            Err(error) => {
-                self.unfollowed = true;
-                return tracing::error!(%error, "could not look at the interfaces");
-            }
-        };
-        match self.engine.follow(Machine { links: &present, resolutions: &resolutions }) {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
-                tracing::info!(?changes, "followed neighbours and interfaces");
-                self.events = self.engine.events();
-                self.announce(&present);
-                self.tune_new();
-                unreachable_backends(&resolutions);
-            }
-            Err(error) => {
-                self.unfollowed = true;
-                tracing::error!(%error, "could not follow neighbours and interfaces");
-            }
-        }
-        if self.health.has_lost_gate(&present) {
-            tracing::warn!("the probes' interface is gone or down: making it anew");
-            self.attend().await;
-        }
-        if self.seen != resolutions {
-            let lost = lost(&self.seen, &resolutions);
-            self.seen = resolutions;
-            // First they learn that there is no way, then they are asked for.
-            self.assign().await;
-            self.health.suspect(&lost);
-        }
-    }
-
     /// Announces the addresses that are new, or elsewhere now (another interface or MAC address).
     fn announce(&mut self, links: &Snapshot) {
         let now = announce::places(&self.engine.assembled().advertised, links);
@@ -320,7 +270,8 @@ impl Daemon {
         match Candidate::read(&options.config, false) {
             // Touched, or written again with the same content; and so are the lists that it names.
             Ok(candidate)
-                if candidate.loaded.text == self.engine.config_text()
+                if !self.engine.is_between()
+                    && candidate.loaded.text == self.engine.config_text()
                     && candidate.loaded.model == *self.engine.listed() =>
             {
                 tracing::info!("config file unchanged");
@@ -346,13 +297,6 @@ impl Daemon {
     /// Passes the programs' log lines on.
     pub(super) fn flush_events(&mut self) {
         self.events.iter_mut().for_each(Events::flush);
-    }
-
-    /// Tries again what could not be done.
-    pub(super) async fn retry(&mut self) {
-        if self.unfollowed {
-            self.decide().await;
-        }
     }
 
     /// Opens the way of the probes if that was not possible before, and forgets path MTUs that are old.
@@ -390,11 +334,4 @@ fn known_states(instance: &Instance) -> BTreeMap<Place, State> {
     };
     let places = observed.map(|observed| places(&observed)).unwrap_or_default();
     places.into_iter().map(|(place, (_, found))| (place, state(found))).collect()
-}
-
-/// Backends that could be sent to before, and cannot now.
-fn lost(before: &Resolutions, now: &Resolutions) -> Vec<IpAddr> {
-    let gone = |address: &&IpAddr| now.get(address).is_some_and(|found| found.next_hop().is_none());
-    let could = before.iter().filter(|(_, found)| found.next_hop().is_some());
-    could.map(|(address, _)| address).filter(gone).copied().collect()
 }

@@ -20,6 +20,7 @@ mod pool;
 mod ports;
 mod record;
 mod rings;
+mod room;
 mod services;
 mod step;
 mod sweep;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use crate::model::ServiceId;
 use keys::Keys;
 use lb_common::abi::{ABI_VERSION, Control, VipEntry};
+use room::Strictness;
 
 /// Why a desired state cannot be had. Nothing has been changed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -71,13 +73,15 @@ pub enum PlanError {
     },
     /// No gap in the ring pool is large enough.
     #[error(
-        "service {service}: no room for a ring of {size} slots in a pool of {capacity}; \
+        "service {service}: no room for a {what} of {size} slots in a pool of {capacity}; \
          raise limits.ring_slots if it is set, and start the daemon again: the pool moves to a new size without a gap"
     )]
     RingPoolFull {
+        /// Its ring or its schedule.
+        what: &'static str,
         /// The service.
         service: ServiceId,
-        /// Its ring's size in slots.
+        /// The size in slots.
         size: u32,
         /// The pool's size in slots.
         capacity: u32,
@@ -102,6 +106,19 @@ pub enum PlanError {
     HashKeyChanged,
 }
 
+impl PlanError {
+    /// What it means for a service that goes without, in words.
+    pub fn without(&self) -> &'static str {
+        match self {
+            Self::RingPoolFull { what: "schedule", .. } => {
+                "new flows of a service go by its ring, not by its algorithm"
+            }
+            Self::NoSlot { .. } => "a backend gets no new flows: there are more backends than slots",
+            _ => "a service stays as it was",
+        }
+    }
+}
+
 /// How long flows of a slot are recorded before a planned change of its owner: a SYN that is repeated across the change
 /// finds its flow (the first repetition is due after a second, RFC 6298 section 2).
 pub const STEP_WAIT: Duration = Duration::from_secs(1);
@@ -115,9 +132,28 @@ pub fn plan(
     memo: &mut Memo,
     history: &History,
 ) -> Result<Plan, Vec<PlanError>> {
+    planned(observed, desired, (memo, history, Strictness::Whole))
+}
+
+/// The same for a config that is in force, of which only what backends get has changed: a service that cannot have what
+/// it should have for that goes without, see [`Plan::lacking`], and keeps nobody else waiting.
+pub fn follow(
+    observed: &Observed,
+    desired: &Desired,
+    memo: &mut Memo,
+    history: &History,
+) -> Result<Plan, Vec<PlanError>> {
+    planned(observed, desired, (memo, history, Strictness::AsFarAsCanBe))
+}
+
+fn planned(
+    observed: &Observed,
+    desired: &Desired,
+    by: (&mut Memo, &History, Strictness),
+) -> Result<Plan, Vec<PlanError>> {
     let mut errors = Vec::new();
     let ports = ports::assign(observed, desired).map_err(|error| errors.push(error)).unwrap_or_default();
-    let mut services = services::assign(observed, desired, &ports, (memo, history), &mut errors);
+    let mut services = services::assign(observed, desired, &ports, by, &mut errors);
     let keys = Keys::new(observed, desired, &services.entries, &mut errors);
     let control = control(observed, desired, &keys, &mut errors);
     services.check_room(&mut errors);
@@ -156,7 +192,7 @@ pub fn plan(
     if control != between {
         steps.push(Step::PutControl(control));
     }
-    Ok(Plan { steps, due_ns: services.due_ns, terms: services.terms })
+    Ok(Plan { steps, due_ns: services.due_ns, terms: services.terms, lacking: services.lacking })
 }
 
 fn control(observed: &Observed, desired: &Desired, keys: &Keys, errors: &mut Vec<PlanError>) -> Control {

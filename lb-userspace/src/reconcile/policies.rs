@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use lb_common::abi::{BackendId, LoadEntry, PolicyEntry, PolicyKind, Slot};
 
-use super::pool::Pool;
-use super::{DesiredService, Observed, PlanError, Step};
+use super::room::Room;
+use super::{DesiredService, Observed, PlanError, STEP_WAIT_NS, Step};
 use crate::model::ring::Member;
 use crate::model::{Algorithm, ServiceId, schedule};
 
@@ -51,6 +51,8 @@ impl Schedules {
 pub(super) struct Policy {
     entry: PolicyEntry,
     before: Vec<Step>,
+    /// When there is room for its schedule.
+    pub(super) due_ns: Option<u64>,
 }
 
 /// The policy of the service that has this id and these backends; `None` if it has none.
@@ -58,7 +60,7 @@ pub(super) fn one(
     observed: &Observed,
     service: &DesiredService,
     (id, backends): (u32, &[BackendId]),
-    pool: &mut Pool,
+    room: &mut Room,
     schedules: &mut Schedules,
 ) -> Result<Option<Policy>, PlanError> {
     if !service.flows.has_policy() {
@@ -66,14 +68,14 @@ pub(super) fn one(
     }
     let present = observed.policies.get(&id);
     let kind = kind(service.flows.algorithm);
-    let mut before = Vec::new();
+    let (mut before, mut due_ns) = (Vec::new(), None);
     let (schedule_start, schedule_size) = match kind {
         PolicyKind::Ring => (0, 0),
         PolicyKind::Turns | PolicyKind::LessLoad | PolicyKind::FewerFlows => {
             let turns = schedules.turns(service);
             let owner = |index: &u32| backends.get(*index as usize).copied().unwrap_or(BackendId::NONE);
             let turns: Vec<BackendId> = turns.iter().map(owner).collect();
-            place(observed, (service.id, id), turns, pool, &mut before)?
+            place(observed, (service.id, id), turns, room, (&mut before, &mut due_ns))?
         }
     };
     if matches!(kind, PolicyKind::LessLoad | PolicyKind::FewerFlows) {
@@ -83,16 +85,18 @@ pub(super) fn one(
     let affinity = service.flows.affinity.map_or(0, |time| time.as_millis());
     let affinity_ms = u32::try_from(affinity).unwrap_or(u32::MAX);
     let entry = PolicyEntry { schedule_start, schedule_size, kind: kind.to_raw(), affinity_ms };
-    Ok(Some(Policy { entry, before }))
+    Ok(Some(Policy { entry, before, due_ns }))
 }
 
-/// Where the schedule is, or will be: start and size.
+/// Where the schedule is, or will be: start and size. Where there is no room for it beside the one before, that one goes
+/// first, and where there is none at all it is done without: either way the ring decides meanwhile, which holds nobody
+/// who is down.
 fn place(
     observed: &Observed,
     (service, id): (ServiceId, u32),
     turns: Vec<BackendId>,
-    pool: &mut Pool,
-    before: &mut Vec<Step>,
+    room: &mut Room,
+    (before, due_ns): (&mut Vec<Step>, &mut Option<u64>),
 ) -> Result<(u32, u32), PlanError> {
     // Nobody takes new flows: nor does anybody in the ring.
     if turns.is_empty() {
@@ -105,8 +109,18 @@ fn place(
     {
         return Ok((policy.schedule_start, size));
     }
-    let capacity = observed.size.ring_slots;
-    let start = pool.take(size).ok_or(PlanError::RingPoolFull { service, size, capacity })?;
+    let start = match room.slots("schedule", service, size) {
+        Ok(start) => start,
+        Err(error) => {
+            let own = observed.policies.get(&id).map(|old| (old.schedule_start, old.schedule_size));
+            if own.is_some_and(|own| room.pool.has_room_without(own, size)) {
+                *due_ns = Some(observed.now_ns.saturating_add(STEP_WAIT_NS));
+            } else {
+                room.go_without(error)?;
+            }
+            return Ok((0, 0));
+        }
+    };
     before.push(Step::WriteSchedule { start, turns });
     Ok((start, size))
 }
@@ -118,13 +132,24 @@ fn weights(
     backends: &[BackendId],
     begins: bool,
 ) -> impl Iterator<Item = Step> {
+    let most = service.backends.iter().map(|backend| backend.ring_weight()).max().unwrap_or(0);
     service.backends.iter().zip(backends).filter_map(move |(backend, id)| {
-        let weight = u64::from(backend.ring_weight());
+        let weight = scaled(backend.ring_weight(), most);
         match observed.weights.get(&id.get()) {
             Some(present) if !begins => (*present != weight).then_some(Step::PutWeight(*id, weight)),
             _ => Some(Step::PutLoad(*id, LoadEntry { load: 0, weight })),
         }
     })
+}
+
+/// A weight as programs compare it, where the largest is `most`: all shrink together if that one does not fit, so that
+/// their proportions stay, and none that counts shrinks to nothing.
+fn scaled(weight: u32, most: u32) -> u64 {
+    let (weight, most) = (u64::from(weight), u64::from(most));
+    if most <= LoadEntry::MOST_WEIGHT || weight == 0 {
+        return weight;
+    }
+    (weight * LoadEntry::MOST_WEIGHT / most).max(1)
 }
 
 /// The policies of all services.

@@ -14,6 +14,12 @@ impl Pool {
         Self { capacity, taken }
     }
 
+    /// Whether there would be a gap of `size` slots if a range that is taken were not.
+    pub(super) fn has_room_without(&self, range: (u32, u32), size: u32) -> bool {
+        let others = self.taken.iter().copied().filter(|taken| *taken != range);
+        Self::new(self.capacity, others).take(size).is_some()
+    }
+
     /// Takes the first gap of `size` slots; its start.
     pub(super) fn take(&mut self, size: u32) -> Option<u32> {
         let mut start = 0u32;
@@ -44,6 +50,15 @@ mod tests {
         assert_eq!(pool.take(31), None);
         assert_eq!(pool.take(30), Some(70));
         assert_eq!(pool.take(1), None);
+    }
+
+    #[test]
+    fn a_range_that_goes_makes_room() {
+        let pool = Pool::new(100, [(0, 20), (40, 30), (90, 10)]);
+        assert!(!pool.has_room_without((0, 20), 41));
+        assert!(pool.has_room_without((40, 30), 70));
+        assert!(!pool.has_room_without((40, 30), 71));
+        assert!(pool.has_room_without((7, 7), 20), "one that is not there");
     }
 
     #[test]

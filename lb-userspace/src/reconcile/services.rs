@@ -11,9 +11,10 @@ use super::bigger::{self, Bigger};
 use super::lists::Lists;
 use super::needs::rates;
 use super::rings::{Before, Changes, Manner, Owners};
+use super::room::{Room, Strictness};
 use super::{
     Desired, DesiredBackend, DesiredService, History, Memo, Observed, PlanError, Step, Terms, backend,
-    policies, pool::Pool, ports::Ports, rings,
+    policies, ports::Ports, rings,
 };
 use crate::model::{Algorithm, FlowRules, ServerIdFormat, ServiceId, Tracking, ring};
 
@@ -38,6 +39,8 @@ pub(super) struct Services {
     /// When something that waits can go on.
     pub(super) due_ns: Option<u64>,
     pub(super) terms: BTreeMap<u32, Terms>,
+    /// What services go without.
+    pub(super) lacking: Vec<PlanError>,
 }
 
 pub(super) struct PutBackend {
@@ -61,14 +64,14 @@ pub(super) fn assign(
     observed: &Observed,
     desired: &Desired,
     ports: &Ports,
-    (memo, history): (&mut Memo, &History),
+    (memo, history, strictness): (&mut Memo, &History, Strictness),
     errors: &mut Vec<PlanError>,
 ) -> Services {
     let mut services = Services::default();
     let wanted: BTreeSet<ServiceId> = desired.services.iter().map(|service| service.id).collect();
     memo.retain(|service| wanted.contains(&service));
     memo.schedules.retain(|service| wanted.contains(&service));
-    let mut room = Room::new(observed);
+    let mut room = Room::new(observed, strictness);
     let known = Known::new(observed);
     let mut kept = BTreeSet::new();
     let given = Given { observed, desired, ports, history, known: &known, services: observed.services() };
@@ -80,71 +83,11 @@ pub(super) fn assign(
     }
     services.lists.trim(&mut memo.digests);
     room.report(observed, errors);
+    services.lacking = room.lacking;
     let alive = observed.backends.iter().filter(|(_, entry)| is_there(entry));
     services.retired =
         alive.filter(|(id, _)| !kept.contains(*id)).filter_map(|(id, _)| BackendId::new(*id)).collect();
     services
-}
-
-/// What is free, and what has been asked for beyond it.
-struct Room {
-    pool: Pool,
-    service_ids: BTreeSet<u32>,
-    backend_ids: BTreeSet<u32>,
-    missing_services: u64,
-    missing_backends: u64,
-}
-
-impl Room {
-    fn new(observed: &Observed) -> Self {
-        let entries = || observed.ranges.values().chain(observed.exact.values());
-        // Ids of services are named by the entries of retired backends and by their flows as well.
-        let used: BTreeSet<u32> =
-            entries().map(|e| e.id).chain(observed.backends.values().map(|b| b.service)).collect();
-        // A service that was on its way to another ring has two.
-        let rings: BTreeSet<(u32, u32)> =
-            entries().map(|entry| (entry.ring_start, entry.ring_size)).collect();
-        Self {
-            pool: Pool::new(observed.size.ring_slots, rings.into_iter().chain(observed.scheduled())),
-            service_ids: (0..observed.size.services).filter(|id| !used.contains(id)).collect(),
-            backend_ids: (1..=observed.size.backends)
-                .filter(|id| !observed.backends.contains_key(id))
-                .collect(),
-            missing_services: 0,
-            missing_backends: 0,
-        }
-    }
-
-    /// Room in the pool for a service's ring of `size` slots.
-    fn ring(&mut self, given: &Given<'_>, service: &DesiredService, size: u32) -> Result<u32, PlanError> {
-        let capacity = given.observed.size.ring_slots;
-        self.pool.take(size).ok_or(PlanError::RingPoolFull { service: service.id, size, capacity })
-    }
-
-    fn service_id(&mut self) -> u32 {
-        self.service_ids.pop_first().unwrap_or_else(|| {
-            self.missing_services += 1;
-            0
-        })
-    }
-
-    fn backend_id(&mut self) -> BackendId {
-        self.backend_ids.pop_first().and_then(BackendId::new).unwrap_or_else(|| {
-            self.missing_backends += 1;
-            BackendId::NONE
-        })
-    }
-
-    fn report(&self, observed: &Observed, errors: &mut Vec<PlanError>) {
-        let mut full = |what, missing: u64, capacity: u32, limit| {
-            if missing > 0 {
-                let capacity = u64::from(capacity);
-                errors.push(PlanError::Full { what, needed: capacity + missing, capacity, limit });
-            }
-        };
-        full("services", self.missing_services, observed.size.services, "services");
-        full("(service, backend) pairs", self.missing_backends, observed.size.backends, "backends");
-    }
 }
 
 struct Change {
@@ -228,18 +171,28 @@ fn one(
     let size = size.unwrap_or_else(|| ring::default_size(service.backends.len()));
     let entry = match present {
         Some(entry) if entry.ring_size == size => *entry,
-        Some(entry) => {
-            ServiceEntry { ring_start: room.ring(given, service, size)?, ring_size: size, ..*entry }
-        }
+        Some(entry) => match room.slots("ring", service.id, size) {
+            Ok(ring_start) => ServiceEntry { ring_start, ring_size: size, ..*entry },
+            // The ring that it has serves on.
+            Err(error) => room.go_without(error).map(|()| *entry)?,
+        },
         None => {
-            let ring_start = room.ring(given, service, size)?;
+            let ring_start = room.slots("ring", service.id, size)?;
             ServiceEntry { ring_start, ring_size: size, id: room.service_id(), ..ServiceEntry::default() }
         }
     };
+    let size = entry.ring_size;
     let wanted = with_rules(entry, service, lists, memo);
     let (ids, backends) = numbered(given, service, wanted.id, room);
     // Also where it has to wait: that it cannot be had is told at once.
-    let slots = memo.owners(service, given.desired.hash_key, size)?;
+    let slots = match memo.owners(service, given.desired.hash_key, size) {
+        Ok(slots) => slots,
+        // Weights that move by themselves may leave a backend none.
+        Err(error) => {
+            room.go_without(error)?;
+            memo.owners_for_now(service, given.desired.hash_key, size)
+        }
+    };
     let having = |state: fn(BackendState) -> bool| -> BTreeSet<BackendId> {
         let all = service.backends.iter().zip(&ids);
         all.filter(|(backend, _)| state(backend.state)).map(|(_, id)| *id).collect()
@@ -258,8 +211,9 @@ fn one(
     let Turn { entry, due_ns, held } = turn;
     let max_unsettled_ns = u64::try_from(service.flows.max_unsettled.as_nanos()).unwrap_or(u64::MAX);
     let terms = Terms { ring_start: entry.ring_start, held, max_unsettled_ns };
-    let policy =
-        policies::one(given.observed, service, (entry.id, &ids), &mut room.pool, &mut memo.schedules)?;
+    let policy = policies::one(given.observed, service, (entry.id, &ids), room, &mut memo.schedules)?;
+    let policy_due_ns = policy.as_ref().and_then(|policy| policy.due_ns);
+    let due_ns = due_ns.into_iter().chain(policy_due_ns).min();
     Ok(Change { ids, backends, ring, entry, policy, fresh, due_ns, terms })
 }
 

@@ -9,7 +9,7 @@ use lb_common::abi::{
     PrefixKey, Protocol, QuicKey, RangeKey, RateEntry, ServiceEntry, ServiceKey, Slot, VipEntry, VipKey,
 };
 
-use super::{AclEntries, Terms, TrieKey, narrow, record};
+use super::{AclEntries, PlanError, Terms, TrieKey, narrow, record};
 
 /// Steps, to be executed in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Plan {
     pub due_ns: Option<u64>,
     /// What holds for services from then on, by service id; for [`History::note`](super::History::note).
     pub terms: BTreeMap<u32, Terms>,
+    /// What services go without; only of plans that follow.
+    pub lacking: Vec<PlanError>,
 }
 
 impl Plan {

@@ -5,14 +5,31 @@ use crate::daemon::{assemble, interfaces};
 use crate::dataplane::{Attachment, DataPlane, attached};
 use crate::model::Interface;
 use crate::netlink::{Link, Snapshot};
-use crate::reconcile::{Observed, Plan, Step, plan};
+use crate::reconcile::{self, Observed, Plan, PlanError, Step};
 
 impl Engine {
     /// Takes the steps of a plan that was made for `observed`.
     pub(super) fn execute(&mut self, observed: &Observed, plan: &Plan) -> Result<(), Error> {
         let done = self.plane.run(plan);
         self.settling.note(observed, plan);
-        done.map_err(Error::Partly)
+        done.map_err(|error| {
+            self.postpone();
+            Error::Partly(error)
+        })
+    }
+
+    /// Whether the last config is there only in part, so that the rest of it is still to come.
+    pub fn is_between(&self) -> bool {
+        self.between
+    }
+
+    /// The last config is there as a whole.
+    fn arrived(&mut self) {
+        if std::mem::take(&mut self.between) {
+            tracing::info!("the config that was applied only in part is in force as a whole");
+            self.saved.last_error = None;
+            self.remember();
+        }
     }
 
     /// Follows the machine: next hops, interfaces' addresses and MTU, and interfaces that went and came back. Returns
@@ -28,8 +45,11 @@ impl Engine {
         assembled.findings.clear();
         assembled.desired.generation = observed.control.generation;
         let history = self.settling.history();
-        let plan = plan(&observed, &assembled.desired, &mut self.memo, history).map_err(Error::Plan)?;
+        let plan = reconcile::follow(&observed, &assembled.desired, &mut self.memo, history);
+        let plan = plan.map_err(Error::Plan)?;
         self.execute(&observed, &plan)?;
+        self.tell_lacking(&plan.lacking);
+        self.arrived();
         self.assembled = assembled;
         if self.listen() {
             self.remember();
@@ -44,6 +64,17 @@ impl Engine {
             }
         }
         Ok(changes)
+    }
+
+    /// Warns of what services go without, once.
+    fn tell_lacking(&mut self, lacking: &[PlanError]) {
+        let before = std::mem::replace(&mut self.lacking, lacking.to_vec());
+        for error in lacking.iter().filter(|error| !before.contains(error)) {
+            tracing::warn!(%error, "{}", error.without());
+        }
+        if lacking.is_empty() && !before.is_empty() {
+            tracing::info!("services have again what they went without");
+        }
     }
 
     /// Interfaces of ours that are there now.

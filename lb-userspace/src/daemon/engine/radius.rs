@@ -40,6 +40,7 @@ impl Engine {
             before: &self.model,
             after: &prepared.model,
             desired: &prepared.assembled.desired,
+            uses: &self.uses,
             left: left.as_ref(),
             counted: &self.new_flows()?,
             pace: &self.pace,

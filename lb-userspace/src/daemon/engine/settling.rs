@@ -51,6 +51,14 @@ impl Settling {
         self.plans += u64::from(!plan.steps.is_empty());
     }
 
+    /// Whether a sweep would find nothing that anybody waits for. Who leaves waits for one that has counted since the
+    /// last plan, also where nothing is recorded: so it is known that it has no flows.
+    fn is_idle(&self, needs_flows: bool, leaving: bool) -> bool {
+        // What is recorded in slots that have settled dies as well.
+        let some = self.census.as_ref().is_none_or(|census| census.entries() > 0);
+        !some && !needs_flows && !(leaving && !self.counted)
+    }
+
     /// What the last sweep has found, if that still holds.
     pub(super) fn fresh_census(&self) -> Option<&Census> {
         self.census.as_ref().filter(|_| self.counted)
@@ -83,9 +91,8 @@ impl Engine {
     /// Begins a sweep; `None` where there is nothing to be found.
     pub fn begin_sweep(&self) -> Result<Option<Look>, Error> {
         let observed = self.plane.observe()?;
-        // What is recorded in slots that have settled dies as well.
-        let some = self.settling.census.as_ref().is_none_or(|census| census.entries() > 0);
-        if !some && !observed.needs_flows() {
+        let leaving = !self.saved.drains.leaving.is_empty();
+        if self.settling.is_idle(observed.needs_flows(), leaving) {
             return Ok(None);
         }
         let reader = FlowReader::open(&self.instance.pins)?;
@@ -157,4 +164,25 @@ fn interval(model: &Model) -> Duration {
         idle.established.min(idle.half_open).min(idle.closing)
     });
     times.min().map_or(LONGEST, |shortest| (shortest / 4).clamp(SHORTEST, LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::Step;
+
+    /// A sweep has found nothing, then a plan changes what has nothing to do with any slot: those who leave wait for
+    /// another sweep, or they would wait for ever.
+    #[test]
+    fn who_leaves_is_counted_anew_after_a_plan() {
+        let observed = Observed::default();
+        let mut settling = Settling::adopt(&observed, Duration::ZERO);
+        assert!(!settling.is_idle(false, false), "nobody has looked yet");
+        (settling.census, settling.counted) = (Some(Census::default()), true);
+        assert!(settling.is_idle(false, true) && !settling.is_idle(true, false));
+        settling.note(&observed, &Plan { steps: vec![Step::TakeServiceId(1)], ..Plan::default() });
+        assert!(settling.fresh_census().is_none());
+        assert!(settling.is_idle(false, false), "nobody waits");
+        assert!(!settling.is_idle(false, true));
+    }
 }

@@ -128,9 +128,12 @@ impl Daemon {
             Err(error) => Err(error.into()),
         };
         match stepped {
-            Ok(changes) => tracing::debug!(?changes, "planned changes went on"),
+            Ok(changes) => {
+                self.trouble.is_over();
+                tracing::debug!(?changes, "planned changes went on");
+            }
             Err(error) => {
-                tracing::error!(%error, "planned changes could not go on");
+                self.trouble.tell(&error, "planned changes could not go on");
                 self.engine.postpone();
                 self.give_up_waiting();
             }

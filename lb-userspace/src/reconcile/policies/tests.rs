@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_common::abi::{BackendState, PolicyKind, Protocol, ServiceEntry};
+use lb_common::abi::{BackendState, LoadEntry, PolicyKind, Protocol, ServiceEntry};
 use proptest::prelude::*;
 
 use super::super::{
-    Desired, DesiredBackend, FlowSizes, History, Memo, Observed, Plan, Size, Step, narrow, plan,
+    Desired, DesiredBackend, FlowSizes, History, Memo, Observed, Plan, PlanError, Size, Step, follow, narrow,
+    plan,
 };
 use crate::dataplane::{DataPlane, MemoryPlane};
 use crate::model::{Admission, Algorithm, FlowRules, ServiceId};
@@ -252,5 +253,104 @@ fn loads_begin_at_nothing_with_their_policy() {
         let steps = bench.planned(&desired).steps;
         assert_eq!((loads(&steps), weights(&steps)), wanted, "{algorithm:?} {shares:?}: {steps:?}");
         bench.apply(&desired);
+    }
+}
+
+/// A bench whose pool has so many slots.
+fn with_pool(ring_slots: u32) -> Bench {
+    Bench { plane: MemoryPlane::new(Size { ring_slots, ..SIZE }), history: History::default() }
+}
+
+impl Bench {
+    /// Follows until nothing is due; what services went without in the last plan.
+    fn follow(&mut self, desired: &Desired) -> Vec<PlanError> {
+        for _ in 0..4 {
+            let observed = self.observe();
+            let plan = follow(&observed, desired, &mut Memo::default(), &self.history).unwrap();
+            for step in &plan.steps {
+                self.plane.execute(step).unwrap();
+                check_moment(&self.observe(), step);
+            }
+            self.history.note(&observed, &plan);
+            let Some(due_ns) = plan.due_ns else { return plan.lacking };
+            self.plane.set_clock(due_ns);
+        }
+        panic!("there is no end to it");
+    }
+}
+
+/// Services may leave a schedule no gap beside the one before; once that one is gone there is one.
+#[test]
+fn a_schedule_that_has_no_room_beside_the_one_before_takes_its_place() {
+    let mut bench = with_pool(RING + 2 * 4099);
+    bench.apply(&desired(&one(Algorithm::RoundRobin, &[1000, 999, 1])));
+    bench.apply(&desired(&one(Algorithm::RoundRobin, &[2003, 1999, 94])));
+    let mut specs = one(Algorithm::RoundRobin, &[2003, 1999, 94]);
+    specs.get_mut(&1).unwrap().backends.insert(3, (94, true));
+    assert_eq!(bench.follow(&desired(&specs)), []);
+    assert_eq!(turns(&bench.observe(), 1), BTreeMap::from([(1, 2003), (2, 1999)]));
+}
+
+/// One that has none at all is done without: no turn is a dead backend's, and the other services follow.
+#[test]
+fn a_service_without_room_for_its_schedule_keeps_nobody_waiting() {
+    let mut bench = with_pool(2 * RING + 30);
+    let mut specs = one(Algorithm::RoundRobin, &[5, 3, 2]);
+    specs.insert(2, specs[&1].clone());
+    specs.get_mut(&2).unwrap().algorithm = Algorithm::Maglev;
+    bench.apply(&desired(&specs));
+    specs.insert(1, one(Algorithm::RoundRobin, &[500, 301, 2])[&1].clone());
+    let refused = plan(&bench.observe(), &desired(&specs), &mut Memo::default(), &bench.history);
+    assert!(matches!(&refused.unwrap_err()[..], [PlanError::RingPoolFull { what: "schedule", .. }]));
+    for n in [1, 2] {
+        specs.get_mut(&n).unwrap().backends.get_mut(&2).unwrap().1 = true;
+    }
+    let lacking = bench.follow(&desired(&specs));
+    assert!(
+        matches!(&lacking[..], [PlanError::RingPoolFull { what: "schedule", size: 251, .. }]),
+        "{lacking:?}"
+    );
+    let state = bench.observe();
+    for (n, entry) in state.entries() {
+        assert_eq!(state.policies.get(&n).map_or(0, |policy| policy.schedule_size), 0);
+        let owners: Vec<_> = state.rings[&entry.id].iter().map(|slot| slot.current().get()).collect();
+        let up = |id: &u32| BackendState::from_raw(state.backends[id].state) == BackendState::Up;
+        assert!(owners.iter().all(up), "service {n}");
+    }
+    specs.insert(1, one(Algorithm::RoundRobin, &[5, 3, 2])[&1].clone());
+    assert_eq!(bench.follow(&desired(&specs)), []);
+    assert_eq!(turns(&bench.observe(), 1), BTreeMap::from([(1, 5), (2, 3), (3, 2)]));
+}
+
+/// A backend that comes up may be one too many for the ring's slots.
+#[test]
+fn a_backend_without_a_slot_keeps_nobody_waiting() {
+    let mut bench = with_pool(2000);
+    let mut specs = one(Algorithm::Maglev, &[1; RING as usize + 1]);
+    specs.insert(2, one(Algorithm::Maglev, &[1, 1])[&1].clone());
+    specs.get_mut(&1).unwrap().backends.get_mut(&1).unwrap().1 = true;
+    bench.apply(&desired(&specs));
+    specs.get_mut(&1).unwrap().backends.get_mut(&1).unwrap().1 = false;
+    specs.get_mut(&2).unwrap().backends.get_mut(&2).unwrap().1 = true;
+    let lacking = bench.follow(&desired(&specs));
+    assert!(matches!(&lacking[..], [PlanError::NoSlot { size: RING, .. }]), "{lacking:?}");
+    let state = bench.observe();
+    let down = state.backends.values().filter(|b| BackendState::from_raw(b.state) == BackendState::Down);
+    assert_eq!(down.count(), 1, "the other service has followed");
+}
+
+/// Weights are in hundredths, times what an agent says: they may be larger than what programs compare.
+#[test]
+fn weights_that_are_too_large_shrink_together() {
+    const MOST: u32 = 65_535 * 25_600;
+    for algorithm in [Algorithm::LeastConnections, Algorithm::LeastBandwidth] {
+        let mut bench = with_pool(10_000);
+        bench.apply(&desired(&one(algorithm, &[MOST, MOST / 2, 1, 0])));
+        let weights: Vec<u64> = bench.observe().weights.values().copied().collect();
+        assert_eq!(weights[0], LoadEntry::MOST_WEIGHT);
+        assert_eq!((weights[1], &weights[2..]), (LoadEntry::MOST_WEIGHT / 2, &[1, 0][..]));
+        bench.apply(&desired(&one(algorithm, &[1 << 20, 3, 1, 0])));
+        let weights: Vec<u64> = bench.observe().weights.values().copied().collect();
+        assert_eq!(weights, [1 << 20, 3, 1, 0], "those that fit are what they are");
     }
 }

@@ -81,7 +81,7 @@ impl Engine {
         interfaces::find(wanted, machine.links)?;
         instance.clear_aside();
         instance.prepare()?;
-        let lock = instance.pins.lock()?;
+        let lock = instance.lock()?;
         // Whatever forwards is left alone, also if it does not fit this lb; what does not, a crash may have left.
         let existed = instance.pins.is_live();
         let remembered = instance.state.exists();

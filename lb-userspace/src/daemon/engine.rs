@@ -189,6 +189,7 @@ impl Engine {
         let model = drains.join(listed);
         let (mut assembled, mut findings) = self.join(&model, &drains, machine)?;
         findings.extend(limits(listed, &observed.size));
+        findings.extend(overrides::returning(&self.listed, listed, &self.saved.overrides));
         let objections =
             if candidate.force { Vec::new() } else { guard(&there, &self.saved.overrides, listed) };
         let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.fatal);

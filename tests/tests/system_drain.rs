@@ -173,6 +173,73 @@ fn without_a_daemon_the_next_apply_retires_who_is_done() -> anyhow::Result<()> {
     rig.expect_answers_from(21_000..21_040, &["b2", "b3"]).map(drop)
 }
 
+#[test]
+fn what_is_said_of_a_drain_is_what_becomes_of_flows() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 30)?;
+    let path = rig.write_text(&config("", &THREE))?.display().to_string();
+    rig.lb(["attach", "eth0", "--config", &path])?.expect(0)?;
+    let range = &["1s to 168h", "10m"][..];
+    for (option, time) in [
+        ("--deadline", "0s"),
+        ("--deadline", "-5s"),
+        ("--deadline", "9000h"),
+        ("--until", "0s"),
+        ("--until", "1.5m"),
+    ] {
+        rig.lb(["drain", "b1", option, time])?.expect(2)?.says(range)?;
+    }
+    // Nobody would end it.
+    rig.lb(["drain", "b1", "--wait"])?.expect(1)?.says(&["no daemon runs", "Nothing changed"])?;
+    ensure!(rig.slots(3)?[0] > 1000, "a drain that was refused was made");
+    let kept = Download::start_from(&rig, "b1", 40_000..40_040)?;
+    rig.lb(["drain", "b1", "--deadline", "4s"])?
+        .expect(0)?
+        .says(&["do not end by themselves", "4s and until the next `lb apply` or `lb run`"])?;
+    std::thread::sleep(Duration::from_secs(5)); // the absence of an event
+    kept.expect_running()?;
+    let line = rig.lb(["backends"])?.expect(0)?.says(&["deadline is over", "with the next `lb apply`"])?;
+    ensure!(!line.out.contains("drained"), "{line}");
+    kept.cancel()?;
+    rig.lb(["enable", "b1"])?.expect(0)?;
+
+    rig.run(&[])?;
+    rig.wait_backend(1, "back", |b| b["slots"].as_u64() > Some(1000))?;
+    rig.lb(["drain", "b1", "--deadline", "90s"])?.expect(0)?.says(&["stay for 1m 30s, then they move"])?;
+    // What is shown is of the drain, not of the checks.
+    let shown = rig
+        .lb(["backends"])?
+        .expect(0)?
+        .says(&["~ 203.0.113.21: draining by the operator", "until they move"])?;
+    let row = shown.out.lines().find(|line| line.contains("(b1)")).context("no row")?;
+    ensure!(
+        row.split_whitespace()
+            .any(|word| word.ends_with('s') && word[..word.len() - 1].parse::<u8>().is_ok()),
+        "{row}"
+    );
+    rig.lb(["enable", "b1"])?.expect(0)?;
+    apply(&rig, &config("    tracking: never\n", &THREE), &[])?.expect(0)?;
+    let lost = Download::start_from(&rig, "b2", 41_000..41_040)?;
+    rig.lb(["drain", "b2"])?.expect(0)?.says(&["`tracking` is never: its flows move now"])?;
+    ensure!(lost.finish().is_err(), "a flow that nobody records stayed");
+    Ok(())
+}
+
+#[test]
+fn a_drain_that_max_unsettled_ends_has_not_kept_its_flows() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 50)?;
+    rig.write_text(&config("    max_unsettled: 12s\n", &THREE))?;
+    rig.run(&[])?;
+    let lost = Download::start_from(&rig, "b1", 40_000..40_040)?;
+    rig.lb(["drain", "b1", "--deadline", "60s", "--wait"])?.expect(1)?.says(&[
+        "for 12s at most (`max_unsettled`)",
+        "until they move (`max_unsettled`)",
+        "`max_unsettled` was over first",
+    ])?;
+    ensure!(lost.finish().is_err(), "its slot was not settled by force");
+    // One without flows is done in peace.
+    rig.lb(["drain", "b2", "--wait"])?.expect(0)?.says(&["no flow left"]).map(drop)
+}
+
 /// Configs that take new flows away from most of the three, and what is said of them.
 fn bad() -> [(String, &'static str); 4] {
     let (zero, drain) = (", weight: 0", ", drain: true");

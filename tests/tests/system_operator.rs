@@ -95,6 +95,35 @@ fn words_count_without_a_daemon() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_word_about_a_backend_that_has_left_is_shown_and_can_be_taken_back() -> anyhow::Result<()> {
+    let rig = Rig::new(3, 1)?;
+    let text = |some: Watched, last: &str| some.yaml().replace(last, "");
+    let all = Watched::new("{type: tcp, interval: 500ms}", 3);
+    let two = text(all.clone().with("on_remove: drop"), "      - {name: b3, address: 203.0.113.23}\n");
+    rig.watch(&all.clone().with("on_remove: drop"))?;
+    word(&rig, &["drain", "b3", "--reason", "new disk"], 0)?;
+    let apply = |text: &str| -> anyhow::Result<Run> {
+        let path = rig.write_text(text)?.display().to_string();
+        rig.lb(["apply", &path])?.expect(0)
+    };
+    apply(&two)?;
+    ensure!(rig.backend(3).is_err(), "b3 is still there");
+    let shown = ["web/203.0.113.23: not in the config", "new disk", "lb enable web/203.0.113.23"];
+    rig.lb(["status"])?.expect(0)?.says(&shown)?;
+    ensure!(rig.status()?["words_without_backend"][0]["backend"] == "203.0.113.23");
+    // Listed again it is as the word says, and that is told.
+    let again = all.with("on_remove: drop").yaml();
+    apply(&again)?.says(&["LB049", "web/203.0.113.23 is draining", "lb enable"])?;
+    rig.wait_state(3, "draining")?;
+    apply(&two)?;
+    word(&rig, &["enable", "b3"], 0)?.says(&["web/203.0.113.23", "enabled"])?;
+    ensure!(rig.status()?["words_without_backend"] == serde_json::json!([]), "the word is still there");
+    word(&rig, &["enable", "b3"], 2)?.says(&["LB042"])?;
+    apply(&again)?;
+    rig.wait_backend(3, "up", |b| b["state"] == "up" && b["slots"].as_u64() > Some(1000)).map(drop)
+}
+
+#[test]
 fn an_agent_says_weight_drain_and_down() -> anyhow::Result<()> {
     const PORT: u16 = 8090;
     let rig = Rig::new(2, 1)?;

@@ -1,6 +1,7 @@
 //! What lb does to the machine it runs on: nothing that stays, nothing that cuts off its operator.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -178,6 +179,37 @@ fn auto_falls_back_to_generic_and_native_refuses_where_the_driver_cannot() -> an
     until("an answer through the bridge", Duration::from_secs(8), || rig.answer(VIP_L2).map(Some))?;
     rig.detach()?;
     rig.expect_nothing()
+}
+
+/// A process that is killed holds the writers' lock until the kernel has taken it apart: who starts meanwhile waits.
+#[test]
+fn a_start_waits_for_the_end_of_the_daemon_before() -> anyhow::Result<()> {
+    let rig = Rig::new(1, 1)?;
+    rig.start(&Config::l2(&[(1, 1)]))?;
+    let pins = rig.left().into_iter().find(|path| path.starts_with("/sys/fs/bpf")).context("no pins")?;
+    let hold = |time: &str| Command::new("flock").arg("-n").arg(&pins).args(["sleep", time]).spawn();
+    rig.stop(Signal::SIGKILL)?;
+    let mut dying = until("the lock", Duration::from_secs(5), || {
+        let mut holder = hold("1.5")?;
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(holder.try_wait()?.is_none().then_some(holder))
+    })?;
+    rig.run(&[])?;
+    dying.wait()?;
+    let daemon = rig.daemon()?.id().to_string();
+    let path = rig.config_path().display().to_string();
+    let here = format!("the daemon (process {daemon}) runs here, on eth0");
+    rig.lb(["run", "--config", &path])?.expect(1)?.says(&[&here, "lb apply"])?;
+    rig.lb(["attach", "eth0", "--config", &path])?.expect(1)?.says(&[&here])?;
+    rig.stop(Signal::SIGKILL)?;
+    let mut writer = hold("8")?;
+    std::thread::sleep(Duration::from_millis(300));
+    rig.lb(["run", "--config", &path])?
+        .expect(1)?
+        .says(&["another lb changes this data plane now", "try again"])?;
+    writer.kill()?;
+    writer.wait()?;
+    Ok(())
 }
 
 #[test]

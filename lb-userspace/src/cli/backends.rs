@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::output::{self, Table, short};
 use super::status::duration;
 use super::view::{BackendView, Path, ServiceView, View};
-use crate::daemon::{InForce, Saved};
+use crate::daemon::{InForce, Saved, Word};
 use crate::health::view::CheckHealth;
 
 /// Rates are taken over this time.
@@ -39,8 +39,11 @@ pub(super) fn run(context: &Context, args: &BackendsArgs) -> Result<ExitCode, Fa
                 None => service.backends.iter().filter(|b| b.weight > 0 && !b.is_fine()).map(brief).collect(),
             };
             let table = table(service, Some(&rates), args.verbose).render(2);
-            let drains = service.backends.iter().filter_map(drains::line).map(|line| format!("  ~ {line}\n"));
-            let drains: String = drains.collect();
+            let lines = service.backends.iter().filter_map(|b| match (&b.operator, &args.backend) {
+                (Some(_), None) => Some(format!("{}: {}", b.address, trouble(b))),
+                _ => drains::line(b),
+            });
+            let drains: String = lines.map(|line| format!("  ~ {line}\n")).collect();
             format!("{} {}\n{alarm}{table}{drains}{details}", service.name, service.id)
         });
         tables.collect()
@@ -133,7 +136,10 @@ pub(super) fn trouble(backend: &BackendView) -> String {
         return format!("{} {}{left}", backend.state, by_operator(said));
     }
     let Some(health) = &backend.health else { return backend.state.to_owned() };
-    let mut text = format!("{} for {}", backend.state, duration(Saved::now().saturating_sub(health.since)));
+    let mut text = match begun(backend) {
+        Some(begun) => format!("{} for {}", backend.state, duration(Saved::now().saturating_sub(begun))),
+        None => backend.state.to_owned(),
+    };
     let hindrance = || health.checks.iter().find_map(|check| check.hindrance.as_ref());
     if let Some(reason) = health.reason.as_ref().or_else(hindrance) {
         text += &format!(": {reason}");
@@ -154,9 +160,33 @@ fn brief(backend: &BackendView) -> String {
     format!("  ! {}: {}\n", backend.address, trouble(backend))
 }
 
+/// The operator's word about a backend that is not in the config.
+pub(super) fn orphan(said: &InForce) -> String {
+    let name = format!("{}/{}", said.pool, said.backend);
+    let state = if said.word == Word::Drain { "draining" } else { "disabled" };
+    let by = by_operator(said);
+    format!(
+        "  {name}: not in the config; {state} {by} when it is listed again (`lb enable {name}` takes that back)\n"
+    )
+}
+
 fn since(backend: &BackendView) -> String {
-    let health = backend.health.as_ref().filter(|health| !health.checks.is_empty());
-    health.map_or("-".to_owned(), |health| duration(Saved::now().saturating_sub(health.since)))
+    let checked = backend.health.as_ref().is_some_and(|health| !health.checks.is_empty());
+    let known = checked || backend.operator.is_some() || backend.drain.is_some();
+    begun(backend)
+        .filter(|_| known)
+        .map_or("-".to_owned(), |begun| duration(Saved::now().saturating_sub(begun)))
+}
+
+/// Since when a backend is what is shown, in seconds since 1970: what people and configs say has times of its own.
+fn begun(backend: &BackendView) -> Option<u64> {
+    let said = backend.operator.as_ref().map(|said| said.since);
+    match backend.state {
+        "drained" => backend.drain.and_then(|progress| progress.deadline),
+        "draining" | "leaving" => said.or(backend.drain.and_then(|progress| progress.since)),
+        "disabled" => said,
+        _ => backend.health.as_ref().map(|health| health.since),
+    }
 }
 
 /// The weight now, and the config's where that differs.

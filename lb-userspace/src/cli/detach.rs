@@ -53,7 +53,7 @@ pub(super) fn detach_from(
     // What we have raised ourselves need not be refused for.
     daemon::lower_mtu(&instance.nic, interface);
     indices.iter().try_for_each(|ifindex| removable(*ifindex))?;
-    let lock = instance.pins.lock()?;
+    let lock = instance.lock()?;
     instance.pins.prune(exists)?;
     let mut last = false;
     for ifindex in indices {

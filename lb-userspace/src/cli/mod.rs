@@ -24,6 +24,7 @@ mod packet_args;
 mod ring;
 mod simulate;
 mod status;
+mod time;
 mod validate;
 mod view;
 mod waiting;

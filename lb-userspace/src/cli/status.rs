@@ -41,6 +41,7 @@ pub(super) fn status(context: &Context, output: Output) -> Result<ExitCode, Fail
         "daemon": view.daemon_running.then_some(view.saved.daemon).flatten(),
         "attachments": view.attachments,
         "services": view.services,
+        "words_without_backend": view.orphans,
         "interfaces": view.attachments.iter().map(interfaces::json).collect::<Vec<_>>(),
         "cpu_packets": view.counters.cpus,
     });
@@ -100,6 +101,7 @@ fn status_text(view: &View, health: &str, problems: &[String]) -> String {
             text += &format!("  {}/{line}\n", service.name);
         }
     }
+    text += &view.orphans.iter().map(backends::orphan).collect::<String>();
     let daemon = match view.saved.daemon {
         Some(pid) if view.daemon_running => format!("daemon {pid}"),
         Some(_) | None => "unattended: nothing probes, or follows neighbours or the config".to_owned(),

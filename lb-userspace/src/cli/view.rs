@@ -35,7 +35,11 @@ pub(super) struct View {
     pub(super) waiting: Vec<daemon::Finding>,
     /// Slots that have settled only because it took too long, since the daemon began; unknown without one.
     pub(super) forced_settles: Option<u64>,
+    /// The same by service, as services are displayed.
+    pub(super) forced: Option<BTreeMap<String, u64>>,
     pub(super) services: Vec<ServiceView>,
+    /// The operator's words about backends that are in no service.
+    pub(super) orphans: Vec<InForce>,
     /// The pool of each service, by its id.
     pub(super) pools: BTreeMap<String, String>,
 }
@@ -165,6 +169,8 @@ impl View {
         let model = listed.map(|listed| saved.drains.join(&listed));
         let health = daemon::request(&instance.socket, &Request::Health)?;
         let forced_settles = health.as_ref().map(|reply| reply.forced_settles);
+        let forced = health.as_ref().map(|reply| reply.forced.clone());
+        let settling = health.as_ref().map(|reply| reply.settling_s.clone());
         let known: Known =
             health.into_iter().flat_map(|reply| reply.health).map(|h| (h.id.clone(), h)).collect();
         let (mut services, pools) = model.as_ref().map_or_else(Default::default, |model| {
@@ -172,8 +178,9 @@ impl View {
             (services(model, &observed, &counters, &known, &saved.overrides), pools.collect())
         });
         if let Some(model) = &model {
-            drains::add(&mut services, model, &saved, &plane, &observed)?;
+            drains::add(&mut services, model, &saved, &plane, &observed, settling.as_ref())?;
         }
+        let orphans = model.as_ref().map(|model| daemon::orphans(model, &saved.overrides).cloned().collect());
         let links = super::attach::runtime()?.block_on(links()).map_err(Failure::failed)?;
         let mut settings: BTreeMap<String, _> = setting_states(&instance.nic).into_iter().collect();
         let mut place = |found| {
@@ -186,12 +193,14 @@ impl View {
             attachments,
             daemon_running: daemon::is_running(&instance.socket),
             forced_settles,
+            forced,
             flows: plane.flow_use().map_err(Failure::failed)?,
             affinity: plane.affinity_use().map_err(Failure::failed)?,
             waiting,
             observed,
             counters,
             services,
+            orphans: orphans.unwrap_or_default(),
             pools,
         })
     }

@@ -248,6 +248,9 @@ fn refusal(span: Span, key: &str, text: &str, expected: &str, fault: &Fault) -> 
     let text = quoted(text);
     let plain = |code| Report::error(code, span, format!("`{key}` must be {expected}, not {text}"));
     match fault {
+        Fault::Type if expected.starts_with("a duration") => {
+            plain(code::WRONG_TYPE).help("a duration is a whole number with its unit: 500ms, 2s, 5m or 6h")
+        }
         Fault::Type => plain(code::WRONG_TYPE),
         Fault::Value | Fault::Word(None) => plain(code::BAD_VALUE),
         Fault::Word(Some(meant)) => plain(code::BAD_VALUE).help(format!("did you mean `{meant}`?")),

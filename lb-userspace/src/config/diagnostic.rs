@@ -95,6 +95,8 @@ pub mod code {
     pub const NO_RESPONSE_TIME: &str = "LB151";
     /// Slots that would settle before older flows are known.
     pub const SHORT_UNSETTLED: &str = "LB152";
+    /// Warning: a drain may take longer than slots stay unsettled.
+    pub const LONG_DRAIN: &str = "LB154";
 }
 
 /// Whether a finding refuses the config.

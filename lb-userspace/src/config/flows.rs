@@ -146,6 +146,7 @@ fn affinity(node: &Node, out: &mut Findings<'_>) -> Option<At<Option<Duration>>>
 /// Checks what a service's keys, over its pool's and the defaults', mean together.
 pub(super) fn check(keys: &FlowKeys, service: &Service, pool: &Pool, out: &mut Findings<'_>) {
     untracked(keys, out);
+    long_drain(keys, service, out);
     latency(keys, service, pool, out);
     for protocol in &service.traffic.protocols {
         let rules = keys.flow_rules(protocol.value);
@@ -186,6 +187,30 @@ fn untracked(keys: &FlowKeys, out: &mut Findings<'_>) {
             "a flow that follows its client is not where its hash says, so it must be remembered; {help}"
         )));
     }
+}
+
+/// Flows that are left move when their slots settle, whatever a drain's deadline says; except where all are recorded.
+fn long_drain(keys: &FlowKeys, service: &Service, out: &mut Findings<'_>) {
+    let Some(At { value: Some(deadline), span }) = keys.drain_deadline else { return };
+    let mut rules = service.traffic.protocols.iter().map(|protocol| keys.flow_rules(protocol.value));
+    let short = |rules: &FlowRules| {
+        rules.tracking == Tracking::Auto && !rules.records_all() && rules.max_unsettled < deadline
+    };
+    let Some(rules) = rules.find(short) else { return };
+    let most = written(rules.max_unsettled);
+    let message = format!(
+        "`drain_deadline` ({}) is longer than `max_unsettled` ({most}), which ends drains first",
+        written(deadline)
+    );
+    let report = Report::warning(code::LONG_DRAIN, span, message);
+    out.push(match keys.max_unsettled {
+        Some(unsettled) => {
+            report.also(unsettled.span, "the shorter one").help("raise it, or lower `drain_deadline`")
+        }
+        None => report.help(format!(
+            "`max_unsettled` is not written: by default it is {most}; raise it, or lower `drain_deadline`"
+        )),
+    });
 }
 
 /// Response times are those of health checks.

@@ -113,7 +113,7 @@ struct Stage {
 impl Stage {
     fn set(instance: &Instance, candidate: &Candidate) -> Result<Self, Error> {
         if instance.pins.is_live() {
-            let engine = Engine::adopt(instance, candidate, instance.pins.lock()?)?;
+            let engine = Engine::adopt(instance, candidate, instance.lock()?)?;
             return Ok(Self { engine, own: None });
         }
         instance.clear_aside();

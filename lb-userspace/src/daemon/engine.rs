@@ -84,7 +84,7 @@ impl Engine {
         interfaces::find(wanted, machine.links)?;
         instance.clear_aside();
         instance.prepare()?;
-        let lock = instance.pins.lock()?;
+        let lock = instance.lock()?;
         // Whatever forwards is left alone, also if it does not fit this lb; what does not, a crash may have left.
         let existed = instance.pins.is_live();
         let remembered = instance.state.exists();
@@ -200,6 +200,7 @@ impl Engine {
         let model = drains.join(listed);
         let (mut assembled, mut findings) = self.join(&model, &drains, machine)?;
         findings.extend(waiting(listed, &observed));
+        findings.extend(overrides::returning(&self.listed, listed, &self.saved.overrides));
         let objections =
             if candidate.force { Vec::new() } else { guard(&there, &self.saved.overrides, listed) };
         let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.fatal);

@@ -32,6 +32,18 @@ pub enum Error {
     /// The caller may not even look.
     #[error("lb needs root: it reads and changes BPF maps and network interfaces; use sudo")]
     NeedsRoot,
+    /// A daemon has the data plane.
+    #[error(
+        "the daemon{} runs here{}; stop it first (SIGTERM to it: forwarding goes on), or change what it does with \
+         `lb apply FILE`",
+        process(.pid), on(.interfaces)
+    )]
+    DaemonRuns {
+        /// Its process, where known.
+        pid: Option<u32>,
+        /// Interfaces that its program is on.
+        interfaces: Vec<String>,
+    },
     /// The daemon is busy.
     #[error("the daemon has not answered for {} s; it may still do it: `lb status` tells", .0.as_secs())]
     NoAnswer(std::time::Duration),
@@ -83,6 +95,14 @@ fn with_cause(error: &config::Error) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
+}
+
+fn process(pid: &Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+fn on(interfaces: &[String]) -> String {
+    if interfaces.is_empty() { String::new() } else { format!(", on {}", interfaces.join(", ")) }
 }
 
 fn lines<T: ToString>(items: &[T]) -> String {

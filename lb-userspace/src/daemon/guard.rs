@@ -138,6 +138,7 @@ mod tests {
         let word = InForce {
             pool: "web".to_owned(),
             backend: [203, 0, 113, 2].into(),
+            name: None,
             word: crate::daemon::Word::Drain,
             since: 0,
             until: None,

@@ -3,12 +3,19 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::{Error, Saved};
-use crate::dataplane::Pins;
+use super::{Error, Saved, is_running};
+use crate::dataplane::{self, Lock, Pins};
 use crate::netlink;
+
+/// How long the end of a process may take that has been killed.
+const DYING: Duration = Duration::from_secs(3);
+/// How often it is looked whether it is over.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Where everything of one data plane is.
 #[derive(Clone, Debug)]
@@ -41,6 +48,22 @@ impl Instance {
             pending: file(run, "pending"),
             nic: file(run, "nic.json"),
         })
+    }
+
+    /// Takes the writers' lock, or says who has it. A process that is killed holds it until the kernel has taken it apart,
+    /// and still looks alive so long: whoever starts right afterwards waits for that.
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let begun = Instant::now();
+        loop {
+            match self.pins.lock() {
+                Err(dataplane::Error::Locked { .. }) if begun.elapsed() < DYING => sleep(AGAIN),
+                Err(dataplane::Error::Locked { pid }) if is_running(&self.socket) => {
+                    let saved = Saved::load(&self.state)?.unwrap_or_default();
+                    return Err(Error::DaemonRuns { pid, interfaces: saved.interfaces });
+                }
+                taken => return Ok(taken?),
+            }
+        }
     }
 
     /// A data plane beside this one, for as long as a command runs.

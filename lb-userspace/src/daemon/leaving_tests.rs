@@ -148,6 +148,7 @@ fn a_deadline_counts_from_the_beginning_of_the_drain_and_then_as_down() {
     let word = |last, since, deadline| InForce {
         pool: "p".to_owned(),
         backend: address(last),
+        name: None,
         word: Word::Drain,
         since,
         until: None,

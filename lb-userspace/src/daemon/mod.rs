@@ -45,7 +45,7 @@ pub use instance::Instance;
 pub use leaving::{Drained, Drains, Leaver};
 pub use naming::names;
 pub use once::{apply_once, attach_once, order_once};
-pub use overrides::{InForce, Order, Word};
+pub use overrides::{InForce, Order, Word, orphans};
 pub use run::{Options, run};
 pub use saved::Saved;
 pub use simulation::{Engine as SimulationEngine, EngineChoice, Simulation, mac_of, now};

@@ -73,7 +73,7 @@ pub async fn apply_once(instance: &Instance, candidate: Candidate, dry_run: bool
     let (links, resolutions) = look(instance, &candidate).await?;
     let machine = Machine { links: &links, resolutions: &resolutions };
     KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
-    let lock = instance.pins.lock()?;
+    let lock = instance.lock()?;
     let mut moved = None;
     if !dry_run {
         let accepted = |observed: &Observed| accepted(instance, &candidate, observed);
@@ -144,7 +144,7 @@ pub(super) fn targets(instance: &Instance, candidate: &Candidate) -> Result<Vec<
 /// Takes the operator's word about a backend where no daemon runs; whom it is about.
 pub async fn order_once(instance: &Instance, order: &Order) -> Result<Vec<String>, Error> {
     KernelPlane::open(&instance.pins)?; // before the lock makes a directory for it
-    let lock = instance.pins.lock()?;
+    let lock = instance.lock()?;
     recover(&instance.pins)?;
     let plane = KernelPlane::open(&instance.pins)?;
     let saved = Saved::load(&instance.state)?.unwrap_or_default();

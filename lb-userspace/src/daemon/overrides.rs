@@ -48,6 +48,9 @@ pub struct InForce {
     pub pool: String,
     /// The backend's address.
     pub backend: IpAddr,
+    /// The backend's name when it was given, if it had one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Drain or disable.
     pub word: Word,
     /// When it was given, in seconds since 1970.
@@ -69,7 +72,16 @@ pub(super) fn follow(
     down: &BTreeSet<Place>,
     now: u64,
 ) -> Result<(Vec<InForce>, Vec<String>), Finding> {
-    let meant = find(model, &order.backend);
+    let mut meant = find(model, &order.backend);
+    if order.word == Word::Enable {
+        // A word may outlive its backend's place in the config: it can still be taken back.
+        let (pool, backend) = parts(&order.backend);
+        let named = |word: &&InForce| {
+            let is_it = word.name.as_deref() == Some(backend) || word.backend.to_string() == backend;
+            is_it && pool.is_none_or(|pool| word.pool == pool)
+        };
+        meant.extend(orphans(model, present).filter(named).map(|word| (word.pool.clone(), word.backend)));
+    }
     if meant.is_empty() {
         return Err(unknown(model, &order.backend));
     }
@@ -79,6 +91,7 @@ pub(super) fn follow(
         words.extend(meant.iter().map(|(pool, backend)| InForce {
             pool: pool.clone(),
             backend: *backend,
+            name: name_of(model, pool, *backend),
             word: order.word,
             since: now,
             until: order.until,
@@ -93,12 +106,46 @@ pub(super) fn follow(
     Ok((words, meant.into_iter().map(|(pool, backend)| format!("{pool}/{backend}")).collect()))
 }
 
+/// Words about backends that no service of a model has.
+pub fn orphans<'w>(model: &Model, words: &'w [InForce]) -> impl Iterator<Item = &'w InForce> {
+    words.iter().filter(|word| !lists(model, word))
+}
+
+fn lists(model: &Model, word: &InForce) -> bool {
+    let mut services = model.services.iter().filter(|service| service.pool == word.pool);
+    services.any(|service| service.backends.iter().any(|backend| backend.address == word.backend))
+}
+
+/// What the operator should know where `after` lists backends that `before` did not, and that words are about.
+pub(super) fn returning(before: &Model, after: &Model, words: &[InForce]) -> Vec<Finding> {
+    let back = orphans(before, words).filter(|word| lists(after, word));
+    let tell = |word: &InForce| {
+        let (name, done) = (
+            format!("{}/{}", word.pool, word.backend),
+            if word.word == Word::Drain { "draining" } else { "disabled" },
+        );
+        Finding::warning(
+            "LB049",
+            format!("{name} is {done} from the start: the operator's word about it is still in force"),
+            &format!("`lb enable {name}` takes it back"),
+        )
+    };
+    back.map(tell).collect()
+}
+
+fn name_of(model: &Model, pool: &str, address: IpAddr) -> Option<String> {
+    let services = model.services.iter().filter(|service| service.pool == pool);
+    services.flat_map(|service| &service.backends).find(|b| b.address == address)?.name.clone()
+}
+
+/// `POOL/BACKEND`, or `BACKEND` alone.
+fn parts(text: &str) -> (Option<&str>, &str) {
+    text.split_once('/').map_or((None, text), |(pool, backend)| (Some(pool), backend))
+}
+
 /// The backends that the operator means, by pool.
 fn find(model: &Model, text: &str) -> BTreeSet<(String, IpAddr)> {
-    let (pool, backend) = match text.split_once('/') {
-        Some((pool, backend)) => (Some(pool), backend),
-        None => (None, text),
-    };
+    let (pool, backend) = parts(text);
     let services = model.services.iter().filter(|service| pool.is_none_or(|pool| service.pool == pool));
     let backends = services.flat_map(|service| service.backends.iter().map(move |b| (service, b)));
     backends
@@ -224,6 +271,28 @@ mod tests {
         assert_eq!(current(&words, 100), []);
         let (words, _) = follow(&model(), &words, &order("a", Word::Enable), &BTreeSet::new(), 0).unwrap();
         assert_eq!(words, []);
+    }
+
+    #[test]
+    fn a_word_about_a_backend_that_is_gone_can_be_taken_back() {
+        let both = model();
+        let (words, _) = follow(&both, &[], &order("a", Word::Drain), &BTreeSet::new(), 0).unwrap();
+        let mut one = both.clone();
+        one.services.iter_mut().for_each(|service| service.backends.retain(|b| b.name.is_none()));
+        assert_eq!(orphans(&both, &words).count(), 0);
+        assert_eq!(orphans(&one, &words).count(), 1);
+        for text in ["a", "p/a", "192.0.2.1", "p/192.0.2.1"] {
+            let enabled = follow(&one, &words, &order(text, Word::Enable), &BTreeSet::new(), 0);
+            assert_eq!(enabled.unwrap(), (Vec::new(), vec!["p/192.0.2.1".to_owned()]), "{text}");
+            let drained = follow(&one, &words, &order(text, Word::Drain), &BTreeSet::new(), 0);
+            assert_eq!(drained.unwrap_err().code, "LB042", "{text}");
+        }
+        for text in ["q/a", "192.0.2.3"] {
+            assert!(follow(&one, &words, &order(text, Word::Enable), &BTreeSet::new(), 0).is_err(), "{text}");
+        }
+        assert!(returning(&both, &one, &words).is_empty() && returning(&both, &both, &words).is_empty());
+        let told = returning(&one, &both, &words);
+        assert!(told.len() == 1 && told[0].help.contains("lb enable p/192.0.2.1"), "{told:?}");
     }
 
     #[test]

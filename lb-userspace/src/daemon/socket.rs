@@ -1,5 +1,6 @@
 //! The control socket: one JSON request per connection, and one JSON reply or a stream of events, a line each.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -70,6 +71,10 @@ pub struct Reply {
     pub health: Vec<ServiceHealth>,
     /// Slots that have settled only because it took too long, since the daemon began.
     pub forced_settles: u64,
+    /// The same by service, as services are displayed; those without any are left out.
+    pub forced: BTreeMap<String, u64>,
+    /// In how many seconds the first slot settles by force that had this backend, by its number.
+    pub settling_s: BTreeMap<u32, u64>,
     /// What the probes of a check found.
     pub checked: Vec<Checked>,
     /// Why it was refused, and whether it was the input's fault.

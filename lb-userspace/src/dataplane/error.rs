@@ -30,7 +30,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Somebody else writes.
-    #[error("another lb changes this data plane now{}; try again when it is done, or stop the daemon first", holder(.pid))]
+    #[error("another lb changes this data plane now{}; try again when it is done", holder(.pid))]
     Locked {
         /// Its process, where known.
         pid: Option<u32>,

@@ -54,6 +54,11 @@ pub struct Census {
     pub tables: BTreeMap<FlowTable, u64>,
     /// Slots that settled only because it took too long; some of their flows may have moved.
     pub forced: u64,
+    /// The same by service id, of services that had any.
+    pub forced_of: BTreeMap<u32, u64>,
+    /// When the first slot settles in any case that has this backend for its previous owner, by backend id, in
+    /// nanoseconds; where flows are known in settled slots too that moves nobody, and it is left out.
+    pub forced_at_ns: BTreeMap<u32, u64>,
     /// Unsettled slots by service id, of services that have any.
     pub unsettled: BTreeMap<u32, u64>,
     /// Backends that own slots.
@@ -91,6 +96,19 @@ impl Census {
     /// are not.
     pub fn is_done(&self, backend: u32) -> bool {
         !self.flows.contains_key(&backend) && !self.may_have_unseen(backend)
+    }
+
+    /// Notes when a service's slots settle in any case, if that can move flows.
+    fn note_forced(&mut self, slots: &[Slot], entry: &ServiceEntry, history: &History) {
+        let terms = history.terms(entry.id).filter(|terms| terms.max_unsettled_ns > 0 && !terms.held);
+        let Some(terms) = terms.filter(|_| entry.flags & ServiceEntry::TRACKED == 0) else { return };
+        let known = history.of(entry.id, entry.ring_start);
+        for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| is_unsettled(slot)) {
+            let Some(first_ns) = known.first_ns(index) else { continue };
+            let at_ns = first_ns.saturating_add(terms.max_unsettled_ns);
+            let first = self.forced_at_ns.entry(slot.previous().get()).or_insert(at_ns);
+            *first = at_ns.min(*first);
+        }
     }
 
     fn count(&mut self, service: u32, slot: Slot) {
@@ -187,6 +205,7 @@ impl Sweep {
                 let turns_late = slot.state() == SlotState::Late && !was_late;
                 census.count(*id, if turns_late { *before } else { *slot });
             }
+            census.note_forced(&words, entry, history);
             let changed: Vec<Option<Slot>> =
                 words.iter().zip(slots).map(|(new, old)| (new != old).then_some(*new)).collect();
             if changed.iter().any(Option::is_some) {
@@ -194,6 +213,7 @@ impl Sweep {
                 steps.push(Step::WriteSlots { start: entry.ring_start, words: changed });
             }
         }
+        census.forced_at_ns.remove(&BackendId::NONE.get());
         for nobody in [&mut census.current, &mut census.previous_fresh, &mut census.previous_late] {
             nobody.remove(&BackendId::NONE.get());
         }
@@ -249,6 +269,7 @@ impl Sweep {
             }
             if terms.max_unsettled_ns > 0 && past(known.first_ns(index), terms.max_unsettled_ns) {
                 census.forced += 1;
+                *census.forced_of.entry(entry.id).or_default() += 1;
                 return Slot::settled(slot.current());
             }
             if over { slot.late() } else { slot }

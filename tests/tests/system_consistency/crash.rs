@@ -76,8 +76,8 @@ fn a_second_daemon_is_refused_and_the_first_one_serves_on() -> anyhow::Result<()
     let words = ["run", "--config"].map(std::ffi::OsStr::new);
     let second = crowd.rig.lb(words.into_iter().chain([path.as_os_str()]))?;
     ensure!(second.code != 0, "a second daemon ran: {second}");
-    let holder = first.id().to_string();
-    let second = second.says(&["another lb", &holder, "stop the daemon first"])?;
+    let holder = format!("the daemon (process {}) runs here, on eth0", first.id());
+    let second = second.says(&[&holder, "lb apply"])?;
     println!("{second}");
     first.check_running()?;
     let after = Kernel::of(&crowd.rig)?;

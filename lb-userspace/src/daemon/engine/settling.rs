@@ -29,6 +29,8 @@ pub(super) struct Settling {
     /// Nothing has changed since the census began.
     counted: bool,
     forced: u64,
+    /// By service, as services are displayed.
+    forced_of: BTreeMap<String, u64>,
 }
 
 impl Settling {
@@ -36,7 +38,8 @@ impl Settling {
     pub(super) fn adopt(observed: &Observed, untouched: Duration) -> Self {
         let untouched_ns = u64::try_from(untouched.as_nanos()).unwrap_or(u64::MAX);
         let history = History::adopt(observed, observed.now_ns.saturating_sub(untouched_ns));
-        Self { history, due_ns: None, census: None, plans: 0, counted: false, forced: 0 }
+        let forced_of = BTreeMap::new();
+        Self { history, due_ns: None, census: None, plans: 0, counted: false, forced: 0, forced_of }
     }
 
     pub(super) fn history(&self) -> &History {
@@ -116,6 +119,12 @@ impl Engine {
             );
         }
         self.settling.forced += census.forced;
+        for (id, entry) in observed.services() {
+            let forced = census.forced_of.get(&entry.id);
+            if let Some(slots) = forced {
+                *self.settling.forced_of.entry(id.to_string()).or_default() += slots;
+            }
+        }
         self.settling.census = Some(census);
         // A flow that began on a backend behind the read position, before a plan took its slots away, is not in it.
         self.settling.counted = swept.plans == self.settling.plans;
@@ -154,6 +163,18 @@ impl Engine {
     /// Slots that have settled only because it took too long, since this engine began.
     pub fn forced(&self) -> u64 {
         self.settling.forced
+    }
+
+    /// The same by service, as services are displayed.
+    pub fn forced_of(&self) -> &BTreeMap<String, u64> {
+        &self.settling.forced_of
+    }
+
+    /// In how many seconds the first slot settles by force that had a backend, by its number, as of the last sweep.
+    pub fn settling_s(&self) -> BTreeMap<u32, u64> {
+        let now_ns = monotonic_ns();
+        let known = self.settling.census.iter().flat_map(|census| &census.forced_at_ns);
+        known.map(|(id, at_ns)| (*id, at_ns.saturating_sub(now_ns) / 1_000_000_000)).collect()
     }
 }
 

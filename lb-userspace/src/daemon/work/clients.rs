@@ -23,8 +23,10 @@ impl Daemon {
             }
             Request::Health => {
                 let health = self.health.view().await;
-                let forced_settles = self.engine.forced();
-                let _client_gone = client.send(Reply { health, forced_settles, ..Reply::default() });
+                let (forced_settles, forced) = (self.engine.forced(), self.engine.forced_of().clone());
+                let settling_s = self.engine.settling_s();
+                let reply = Reply { health, forced_settles, forced, settling_s, ..Reply::default() };
+                let _client_gone = client.send(reply);
             }
             Request::Order(order) => {
                 let followed = self.order(&order).await;

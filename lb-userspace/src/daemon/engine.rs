@@ -25,7 +25,7 @@ use crate::dataplane::{Attachment, DataPlane, Events, Gate, KernelPlane, Lock, P
 use crate::health::fleet::{Place, Uses};
 use crate::model::{Interface, Model};
 use crate::netlink::{Link, groups, keep_groups};
-use crate::reconcile::{Memo, Observed, Plan, PlanError, Size, plan};
+use crate::reconcile::{Memo, Observed, Plan, PlanError, plan};
 pub use candidate::{Applied, Candidate};
 pub use fit::waiting;
 pub(super) use fit::{accepted, fit};

@@ -59,7 +59,8 @@ impl Settling {
     fn is_idle(&self, needs_flows: bool, leaving: bool) -> bool {
         // What is recorded in slots that have settled dies as well.
         let some = self.census.as_ref().is_none_or(|census| census.entries() > 0);
-        !some && !needs_flows && !(leaving && !self.counted)
+        let awaited = leaving && !self.counted;
+        !(some || needs_flows || awaited)
     }
 
     /// What the last sweep has found, if that still holds.

@@ -2,6 +2,7 @@
 
 mod reconciled;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lb_common::abi::{FlowEntry, FlowTable, ServiceEntry, Slot, SlotState};
@@ -229,18 +230,27 @@ fn what_takes_too_long_is_forced_and_counted() {
     world.apply(&with_rules(desired(&weighted(4), 2), rules));
     let [_, changed, _] = world.states();
     let second = world.backend(2);
-    let stay = |world: &mut World, times: u64| {
+    let mut announced = BTreeSet::new();
+    let mut stay = |world: &mut World, times: u64| {
         let mut forced = 0;
         for _ in 0..times {
             record_all(world, second);
             world.wait(IDLE_NS / 2);
-            forced += world.sweep().1.forced;
+            let census = world.sweep().1;
+            assert_eq!(census.forced_of.values().sum::<u64>(), census.forced);
+            announced.extend(census.forced_at_ns);
+            forced += census.forced;
         }
         forced
     };
+    let begun_ns = world.now_ns;
     assert_eq!((stay(&mut world, 5), world.states()[2]), (0, changed));
     assert_eq!(stay(&mut world, 1), changed as u64);
     assert_eq!(world.states(), [RING as usize, 0, 0]);
+    // All the time it was known whom it would concern, and when.
+    let [(backend, at_ns)] = announced.into_iter().collect::<Vec<_>>()[..] else { panic!("other times") };
+    assert_eq!(backend, second);
+    assert!(at_ns.abs_diff(begun_ns + 180 * SECOND_NS) < 2 * SECOND_NS, "{at_ns} of {begun_ns}");
 }
 
 #[test]

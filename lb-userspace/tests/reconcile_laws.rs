@@ -100,6 +100,28 @@ proptest! {
         }
     }
 
+    /// However often a plan fails at the same step, no more ids are taken than it needs.
+    #[test]
+    fn a_plan_that_fails_again_and_again_takes_nothing_more(history in specs(), kill in 0usize..30) {
+        let mut world = World::new();
+        let (first, second) = (desired(&history[0], 1), desired(history.last().unwrap(), 2));
+        world.apply(&first);
+        let ids = |world: &World| -> BTreeSet<u32> { world.state().backends.into_keys().collect() };
+        let mut after_first = None;
+        for _ in 0..3 {
+            for step in world.plan(&second).steps.iter().take(kill) {
+                lb_userspace::dataplane::DataPlane::execute(&mut world.plane, step).unwrap();
+            }
+            let before = after_first.get_or_insert_with(|| ids(&world)).clone();
+            // As far as it gets each time.
+            if before.len() < ids(&world).len() {
+                let wanted: usize = second.services.iter().map(|service| service.backends.len()).sum();
+                let was: usize = first.services.iter().map(|service| service.backends.len()).sum();
+                prop_assert!(ids(&world).len() <= wanted + was, "{:?} after {before:?}", ids(&world));
+            }
+        }
+    }
+
     /// A slot whose owner changed remembers its oldest owner, and nothing that was unsettled settles.
     #[test]
     fn changed_slots_remember(history in specs()) {

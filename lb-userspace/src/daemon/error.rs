@@ -26,7 +26,9 @@ pub enum Error {
     Undone(Box<Error>),
     /// A plan stopped half-way.
     #[error(
-        "{0}\nThe data plane is between two configs: what is new is in force as far as it got, and nothing that was added goes again. A daemon tries the rest once a second; where none runs, apply again when the cause is gone"
+        "{0}\nThe data plane is between two configs: what is new is in force as far as it got, and nothing \
+         that was added goes again. A daemon tries the rest once a second; where none runs, apply again when the cause \
+         is gone"
     )]
     Partly(dataplane::Error),
     /// The caller may not even look.

@@ -1,11 +1,12 @@
 //! What is free of the data plane's maps, and what becomes of a service that does not fit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::BackendId;
+use lb_common::abi::{BackendEntry, BackendId};
 
 use super::pool::Pool;
-use super::{Observed, PlanError};
+use super::services::is_there;
+use super::{DesiredService, Observed, PlanError, wide};
 use crate::model::ServiceId;
 
 /// What becomes of a service that cannot be had as it is wanted.
@@ -21,6 +22,8 @@ pub(super) enum Strictness {
 pub(super) struct Room {
     pub(super) pool: Pool,
     service_ids: BTreeSet<u32>,
+    /// Ids of services that no entry names, with the addresses of their backends.
+    begun: BTreeMap<u32, BTreeSet<[u8; 16]>>,
     backend_ids: BTreeSet<u32>,
     missing_services: u64,
     missing_backends: u64,
@@ -36,12 +39,19 @@ impl Room {
         // Ids of services are named by the entries of retired backends and by their flows as well.
         let used: BTreeSet<u32> =
             entries().map(|e| e.id).chain(observed.backends.values().map(|b| b.service)).collect();
+        let named: BTreeSet<u32> = entries().map(|entry| entry.id).collect();
+        let mut begun: BTreeMap<u32, BTreeSet<[u8; 16]>> = BTreeMap::new();
+        let nameless = |backend: &&BackendEntry| is_there(backend) && !named.contains(&backend.service);
+        for backend in observed.backends.values().filter(nameless) {
+            begun.entry(backend.service).or_default().insert(backend.address);
+        }
         // A service that was on its way to another ring has two.
         let rings: BTreeSet<(u32, u32)> =
             entries().map(|entry| (entry.ring_start, entry.ring_size)).collect();
         Self {
             pool: Pool::new(observed.size.ring_slots, rings.into_iter().chain(observed.scheduled())),
             service_ids: (0..observed.size.services).filter(|id| !used.contains(id)).collect(),
+            begun,
             backend_ids: (1..=observed.size.backends)
                 .filter(|id| !observed.backends.contains_key(id))
                 .collect(),
@@ -75,7 +85,15 @@ impl Room {
         self.pool.take(size).ok_or(PlanError::RingPoolFull { what, service, size, capacity })
     }
 
-    pub(super) fn service_id(&mut self) -> u32 {
+    /// An id for a service that is new. A plan that stopped before any key named the service has given it one, and its
+    /// backends as well: these are taken up, or every further try would use up as many.
+    pub(super) fn service_id(&mut self, service: &DesiredService) -> u32 {
+        let wanted: BTreeSet<[u8; 16]> = service.backends.iter().map(|b| wide(b.address)).collect();
+        let begun = self.begun.iter().find(|(_, addresses)| addresses.is_subset(&wanted));
+        if let Some(id) = begun.map(|(id, _)| *id) {
+            self.begun.remove(&id);
+            return id;
+        }
         self.service_ids.pop_first().unwrap_or_else(|| {
             self.missing_services += 1;
             0

@@ -155,7 +155,7 @@ impl<'a> Known<'a> {
 }
 
 /// Whether an entry is in use: one that is retired may still be named by flows that were moved away from it.
-fn is_there(entry: &BackendEntry) -> bool {
+pub(super) fn is_there(entry: &BackendEntry) -> bool {
     !matches!(BackendState::from_raw(entry.state), BackendState::Absent | BackendState::Retired)
 }
 
@@ -178,7 +178,12 @@ fn one(
         },
         None => {
             let ring_start = room.slots("ring", service.id, size)?;
-            ServiceEntry { ring_start, ring_size: size, id: room.service_id(), ..ServiceEntry::default() }
+            ServiceEntry {
+                ring_start,
+                ring_size: size,
+                id: room.service_id(service),
+                ..ServiceEntry::default()
+            }
         }
     };
     let size = entry.ring_size;

@@ -45,13 +45,13 @@ impl Daemon {
                 Ok(links) => self.engine.follow(Machine { links: &links, resolutions: &resolutions }),
                 Err(error) => Err(error.into()),
             };
-            self.unfollowed = followed.is_err();
             match followed {
                 Ok(changes) => {
+                    self.unfollowed = false;
                     self.trouble.is_over();
                     tracing::debug!(?changes, "backends' states followed");
                 }
-                Err(error) => self.trouble.tell(&error, "could not follow backends' states"),
+                Err(error) => self.not_followed(&error, "could not follow backends' states"),
             }
         }
     }
@@ -63,8 +63,7 @@ impl Daemon {
         let present = match links().await {
             Ok(links) => links,
             Err(error) => {
-                self.unfollowed = true;
-                return self.trouble.tell(&error.into(), "could not look at the interfaces");
+                return self.not_followed(&error.into(), "could not look at the interfaces");
             }
         };
         match self.engine.follow(Machine { links: &present, resolutions: &resolutions }) {
@@ -77,8 +76,7 @@ impl Daemon {
                 unreachable_backends(&resolutions);
             }
             Err(error) => {
-                self.unfollowed = true;
-                self.trouble.tell(&error, "could not follow neighbours and interfaces");
+                self.not_followed(&error, "could not follow neighbours and interfaces");
             }
         }
         if self.health.has_lost_gate(&present) {
@@ -92,6 +90,12 @@ impl Daemon {
             self.assign().await;
             self.health.suspect(&lost);
         }
+    }
+
+    /// What was stopped half-way is due again after a second; everything else is tried again as soon as may be.
+    fn not_followed(&mut self, error: &Error, what: &str) {
+        self.unfollowed = !matches!(error, Error::Partly(_));
+        self.trouble.tell(error, what);
     }
 
     /// Tries again what could not be done.

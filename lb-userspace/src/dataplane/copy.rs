@@ -12,8 +12,8 @@ use super::maps::{BACKEND_WORDS, Maps};
 use super::mmap::Words;
 use super::policy_maps::{LOAD_WORDS, POLICY_WORDS};
 
-/// Copies all that decides about packets besides flow tables and control block, and all counters. Rates of sources and services begin anew: they are as full
-/// as they can be for an instant.
+/// Copies all that decides about packets besides flow tables and control block, and all counters. Rates of sources and
+/// services begin anew: they are as full as they can be for an instant.
 pub(super) fn copy(old: &Maps, new: &mut Maps) -> Result<(), Error> {
     pairs(&old.services, &mut new.services, SERVICES)?;
     pairs(&old.vips, &mut new.vips, VIPS)?;

@@ -123,18 +123,18 @@ fn an_attach_that_is_not_confirmed_undoes_itself() -> anyhow::Result<()> {
     let config = Config::l2(&[(1, 1)]);
     rig.lb(["confirm"])?.expect(1)?.says(&["no attach is waiting"])?;
     let start = Instant::now();
-    attach(&rig, &config, &["--confirm", "2s"])?.expect(0)?.says(&["lb confirm"])?;
+    attach(&rig, &config, &["--confirm", "5s"])?.expect(0)?.says(&["lb confirm"])?;
     rig.answer(VIP_L2)?;
     let kernel = Kernel::of(&rig)?;
     let gone = || Ok(rig.left().is_empty().then_some(()));
-    until("the undoing", Duration::from_secs(8), gone)?;
-    ensure!(start.elapsed() >= Duration::from_secs(2), "undone after {:?}", start.elapsed());
+    until("the undoing", Duration::from_secs(20), gone)?;
+    ensure!(start.elapsed() >= Duration::from_secs(5), "undone after {:?}", start.elapsed());
     rig.expect_nothing()?;
     wait_gone(&kernel)?;
 
-    attach(&rig, &config, &["--confirm", "2s"])?.expect(0)?;
+    attach(&rig, &config, &["--confirm", "5s"])?.expect(0)?;
     rig.lb(["confirm"])?.expect(0)?.says(&["stays"])?;
-    std::thread::sleep(Duration::from_millis(2600)); // the absence of an event
+    std::thread::sleep(Duration::from_millis(5600)); // the absence of an event
     rig.answer(VIP_L2)?;
     rig.lb(["status"])?.expect(0).map(drop)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config;
+
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -17,22 +19,8 @@ pub(super) fn to_confirm(text: &str) -> Result<Duration, String> {
 }
 
 fn between(text: &str, least: Duration, most: Duration, range: &str) -> Result<Duration, String> {
-    let read = read(text).filter(|time| (least..=most).contains(time));
-    read.ok_or_else(|| format!("a time from {range} is wanted, a whole number with its unit: 90s, 10m or 2h"))
-}
-
-/// A whole number and its unit, as in a config.
-fn read(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
-    let seconds = match text.strip_prefix(digits)? {
-        "ms" => return Some(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    number.checked_mul(seconds).map(Duration::from_secs)
+    config::duration(text, least..=most)
+        .ok_or_else(|| format!("a time from {range} is wanted, a whole number with its unit: 90s, 10m or 2h"))
 }
 
 /// Seconds in full: `1h 30m`, `90s` as `1m 30s`.

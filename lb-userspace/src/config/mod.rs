@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 mod admission;
 mod build;
@@ -54,6 +56,13 @@ pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// The key of the flow hash and the rings where no `cluster.key_file` is given. It keeps nothing secret: it
 /// only makes balancers without a key agree.
 pub const DEFAULT_HASH_KEY: [u8; 16] = *b"lb default key 1";
+
+/// A duration as configs write it, a whole number with its unit (`500ms`, `90s`, `2h`); `None` if it is none, or not
+/// within these bounds.
+pub fn duration(text: &str, within: RangeInclusive<Duration>) -> Option<Duration> {
+    let [least, most] = [within.start(), within.end()].map(|bound| u64::try_from(bound.as_millis()).ok());
+    health_value::duration(text, least?, most?).ok()
+}
 
 /// A config that holds.
 #[derive(Clone, Debug)]
